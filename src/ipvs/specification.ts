@@ -1,0 +1,164 @@
+/**
+ * What an administrator says and sees: services, real servers and their state, in plain data. Everything above the
+ * director (the `ipvsadm` command, the daemon's API, configuration files) speaks in these types.
+ *
+ * Addresses are canonical text (`formatAddress`), ports and marks host numbers.
+ */
+import type { Family } from '../wire/address.ts';
+
+export type ProtocolName = 'tcp' | 'udp' | 'sctp';
+
+/** A service is a protocol, VIP and port (0: any port), or a firewall mark (1..2^32-1) of one family. */
+export type ServiceKey =
+  | { protocol: ProtocolName; address: string; port: number }
+  | { mark: number; family: Family };
+
+/** Scheduler flags, the bits of the kernel's IP_VS_SVC_F_SCHED1..3 (sh and mh: fallback and port). */
+export const SchedulerFlag = { flag1: 0x08, flag2: 0x10, flag3: 0x20 } as const;
+
+export interface ServiceSpecification {
+  key: ServiceKey;
+  /** A scheduler's name: rr wrr lc wlc lblc lblcr dh sh mh sed nq fo ovf twos. */
+  scheduler: string;
+  /** A sum of `SchedulerFlag`. */
+  schedulerFlags: number;
+  /** Persistence timeout in seconds, 1..2678400; 0 when the service is not persistent. */
+  persistenceTimeout: number;
+  /** Which clients count as one: dotted mask for IPv4 ("255.255.255.255"), prefix length 1..128 as text for IPv6. */
+  persistenceNetmask: string;
+  /** Persistence engine, `sip`, or the empty string. */
+  persistenceEngine: string;
+  /** One-packet scheduling: every datagram is scheduled anew (UDP). */
+  onePacket: boolean;
+}
+
+export type ForwardingMethod = 'masq' | 'gate' | 'tunnel' | 'fullnat';
+export type TunnelType = 'ipip' | 'gue' | 'gre';
+export type TunnelChecksum = 'nocsum' | 'csum' | 'remcsum';
+
+export interface DestinationSpecification {
+  address: string;
+  /** 0 only for services without a port of their own (marks, any-port). */
+  port: number;
+  method: ForwardingMethod;
+  /** 0 (quiesced) .. 2147483647. */
+  weight: number;
+  /** Overloaded from this many connections on; 0: never. */
+  upperThreshold: number;
+  /** No longer overloaded below this many; 0: below three quarters of the upper threshold. */
+  lowerThreshold: number;
+  tunnelType: TunnelType;
+  /** UDP port of a GUE tunnel, else 0. */
+  tunnelPort: number;
+  tunnelChecksum: TunnelChecksum;
+}
+
+/** Totals since the last zeroing and rates as `ipvsadm --stats` and `--rate` show them. */
+export interface Statistics {
+  connections: number;
+  inPackets: number;
+  outPackets: number;
+  inBytes: number;
+  outBytes: number;
+  connectionRate: number;
+  inPacketRate: number;
+  outPacketRate: number;
+  inByteRate: number;
+  outByteRate: number;
+}
+
+export interface DestinationStatus extends DestinationSpecification {
+  activeConnections: number;
+  inactiveConnections: number;
+  persistentConnections: number;
+  /** True if the address is the director's own: the kernel then shows the method as Local. */
+  local: boolean;
+  statistics: Statistics;
+}
+
+export interface ServiceStatus extends ServiceSpecification {
+  statistics: Statistics;
+  /** In the director's order: newest first. */
+  destinations: DestinationStatus[];
+}
+
+export interface ConnectionStatus {
+  /** IP protocol number; 0 for the template of a firewall-mark service. */
+  protocol: number;
+  /** State name as `ipvsadm -Lnc` prints it. */
+  state: string;
+  /** Whole seconds until it expires, 0 or more. */
+  expiresIn: number;
+  client: string;
+  clientPort: number;
+  virtual: string;
+  virtualPort: number;
+  destination: string;
+  destinationPort: number;
+  template: boolean;
+  /** Persistence engine and its data (for SIP the Call-ID), empty without one. */
+  engine: string;
+  engineData: string;
+}
+
+/** Seconds, as `ipvsadm --set` takes them. */
+export interface Timeouts {
+  tcp: number;
+  tcpFin: number;
+  udp: number;
+}
+
+/** What the kernel would answer with an errno; `ipvsadm` turns it into its messages. */
+export type IpvsErrorCode =
+  /** Service or destination already exists. */
+  | 'EEXIST'
+  /** No such service. */
+  | 'ESRCH'
+  /** No such destination, scheduler or persistence engine. */
+  | 'ENOENT'
+  /** An operation that cannot be: address not unicast, value out of range, wrong combination. */
+  | 'EINVAL'
+  /** The table is full. */
+  | 'ENOMEM';
+
+export class IpvsError extends Error {
+  readonly code: IpvsErrorCode;
+
+  constructor(code: IpvsErrorCode, message: string) {
+    super(message);
+    this.name = 'IpvsError';
+    this.code = code;
+  }
+}
+
+/** The controls of a virtual server: what `ipvsadm` can do to one. Every method either takes effect whole or throws. */
+export interface VirtualServer {
+  /** Buckets of the connection table, which listings state as `size=`. */
+  readonly tableSize: number;
+  addService(service: ServiceSpecification): void;
+  /** Replaces all properties of an existing service; its destinations stay. */
+  editService(service: ServiceSpecification): void;
+  deleteService(key: ServiceKey): void;
+  /** Deletes all services. */
+  flush(): void;
+  addDestination(service: ServiceKey, destination: DestinationSpecification): void;
+  editDestination(service: ServiceKey, destination: DestinationSpecification): void;
+  deleteDestination(service: ServiceKey, address: string, port: number): void;
+  /** Zeroes the counters of one service and its destinations, or of all. */
+  zero(service?: ServiceKey): void;
+  /** All services, newest first. */
+  services(): ServiceStatus[];
+  /** One service, undefined if there is none. */
+  service(key: ServiceKey): ServiceStatus | undefined;
+  connections(): ConnectionStatus[];
+  timeouts(): Timeouts;
+  /** A value of 0 keeps the old one. */
+  setTimeouts(timeouts: Timeouts): void;
+}
+
+/** A key as text, unique a service: `tcp 10.0.0.3:80`, `udp [2001:db8::3]:53`, `fwm 1`, `fwm6 1`. */
+export function serviceKeyText(key: ServiceKey): string {
+  if ('mark' in key) return `${key.family === 4 ? 'fwm' : 'fwm6'} ${key.mark}`;
+  const address = key.address.includes(':') ? `[${key.address}]` : key.address;
+  return `${key.protocol} ${address}:${key.port}`;
+}

@@ -1,0 +1,247 @@
+/**
+ * The one parser of whole frames: a cursor over a buffer that is set to a frame and tells where its headers are.
+ * It is made once and reused, and allocates nothing while parsing.
+ */
+import { type Family, formatAddress } from './address.ts';
+import { checkArp } from './arp.ts';
+import { ETHERNET_HEADER, Ethernet, EtherType, VLAN_TAG } from './ethernet.ts';
+import { ICMP_HEADER } from './icmp.ts';
+import {
+  checkIpv4,
+  IPV4_MORE_FRAGMENTS,
+  IPV4_OFFSET_MASK,
+  Ipv4,
+  ipv4HeaderLength,
+  Protocol,
+} from './ipv4.ts';
+import {
+  checkIpv6,
+  extensionHeaderLength,
+  IPV6_HEADER,
+  Ipv6,
+  Ipv6Fragment,
+  isExtensionHeader,
+} from './ipv6.ts';
+import { Malformed } from './malformed.ts';
+import { checkSctp } from './sctp.ts';
+import { checkTcp, Tcp } from './tcp.ts';
+import { checkUdp } from './udp.ts';
+
+/** Room in front of a frame that encapsulation may grow into: the largest outer header plus alignment. */
+export const HEADROOM = 256;
+
+/** More than this many VLAN tags or extension headers is nobody's honest frame. */
+const MAXIMUM_TAGS = 4;
+const MAXIMUM_EXTENSION_HEADERS = 8;
+
+export class Packet {
+  bytes: Uint8Array;
+  view: DataView;
+  /** First byte of the frame in the buffer. */
+  start = 0;
+  /** Behind the last byte of the frame, padding included. */
+  end = 0;
+
+  /** EtherType behind the VLAN tags. */
+  etherType = 0;
+  /** Number of VLAN tags. */
+  tags = 0;
+  /** Offset of the network header (ARP, IPv4, IPv6). */
+  network = 0;
+  /** 4, 6, or 0 when the frame is not IP. */
+  family: Family | 0 = 0;
+  /** Behind the last byte of the IP packet: padding is not part of it. */
+  networkEnd = 0;
+  /** Transport protocol, behind any extension headers. */
+  protocol = 0;
+  /** Offset of the transport header. */
+  transport = 0;
+  /** Offset of the IPv6 fragment header, or -1. */
+  fragmentHeader = -1;
+  /** True if this is a fragment, the first one included. */
+  isFragment = false;
+  /** Offset of this fragment's data in the datagram, bytes. */
+  fragmentOffset = 0;
+  moreFragments = false;
+  /** Ports of TCP, UDP and SCTP; 0 for everything else and for later fragments. */
+  sourcePort = 0;
+  destinationPort = 0;
+  /** The TCP flags byte, else 0. */
+  tcpFlags = 0;
+
+  /**
+   * @param capacity bytes of buffer to make, or a buffer to work on (a ring of frames, for example)
+   */
+  constructor(buffer: ArrayBufferLike | number = HEADROOM + 65536 + HEADROOM) {
+    const memory = typeof buffer === 'number' ? new ArrayBuffer(buffer) : buffer;
+    this.bytes = new Uint8Array(memory);
+    this.view = new DataView(memory);
+  }
+
+  get length(): number {
+    return this.end - this.start;
+  }
+
+  /** Copies a frame into the buffer behind the headroom and parses it. */
+  load(frame: Uint8Array): Malformed {
+    if (frame.length > this.bytes.length - 2 * HEADROOM) {
+      this.start = this.end = HEADROOM;
+      return Malformed.frameTooLong;
+    }
+    this.bytes.set(frame, HEADROOM);
+    return this.parse(HEADROOM, frame.length);
+  }
+
+  /** The frame's bytes in a copy of their own. */
+  copy(): Uint8Array {
+    return this.bytes.slice(this.start, this.end);
+  }
+
+  /**
+   * Sets the cursor to the frame at `start` and finds its headers. Anything but `Malformed.none` means that the
+   * fields behind the header at fault are not set.
+   */
+  parse(start: number, length: number): Malformed {
+    this.start = start;
+    this.end = start + length;
+    this.tags = 0;
+    this.family = 0;
+    this.protocol = 0;
+    if (length < ETHERNET_HEADER) return Malformed.frameTooShort;
+    let etherType = this.view.getUint16(start + Ethernet.etherType);
+    let network = start + ETHERNET_HEADER;
+    while (etherType === EtherType.vlan || etherType === EtherType.serviceVlan) {
+      if (++this.tags > MAXIMUM_TAGS || network + VLAN_TAG > this.end) return Malformed.vlanTruncated;
+      etherType = this.view.getUint16(network + 2);
+      network += VLAN_TAG;
+    }
+    this.etherType = etherType;
+    this.network = network;
+    if (etherType === EtherType.ipv4) return this.#parseIpv4(network);
+    if (etherType === EtherType.ipv6) return this.#parseIpv6(network);
+    if (etherType === EtherType.arp) return checkArp(this.view, network, this.end - network);
+    return Malformed.none;
+  }
+
+  /** Parses an IP packet without a frame around it, at `at` (what a tunnel or an ICMP error carries). */
+  parseNetwork(at: number, length: number): Malformed {
+    this.start = at;
+    this.end = at + length;
+    this.tags = 0;
+    this.family = 0;
+    this.protocol = 0;
+    this.network = at;
+    if (length < 1) return Malformed.ipv4Truncated;
+    const version = this.view.getUint8(at) >>> 4;
+    this.etherType = version === 6 ? EtherType.ipv6 : EtherType.ipv4;
+    return version === 6 ? this.#parseIpv6(at) : this.#parseIpv4(at);
+  }
+
+  #parseIpv4(network: number): Malformed {
+    const refused = checkIpv4(this.view, network, this.end - network);
+    if (refused !== Malformed.none) return refused;
+    this.family = 4;
+    this.networkEnd = network + this.view.getUint16(network + Ipv4.totalLength);
+    this.protocol = this.view.getUint8(network + Ipv4.protocol);
+    this.transport = network + ipv4HeaderLength(this.view, network);
+    this.fragmentHeader = -1;
+    const fragment = this.view.getUint16(network + Ipv4.fragment);
+    this.fragmentOffset = (fragment & IPV4_OFFSET_MASK) << 3;
+    this.moreFragments = (fragment & IPV4_MORE_FRAGMENTS) !== 0;
+    return this.#parseTransport();
+  }
+
+  #parseIpv6(network: number): Malformed {
+    const refused = checkIpv6(this.view, network, this.end - network);
+    if (refused !== Malformed.none) return refused;
+    this.family = 6;
+    this.networkEnd = network + IPV6_HEADER + this.view.getUint16(network + Ipv6.payloadLength);
+    this.fragmentHeader = -1;
+    this.fragmentOffset = 0;
+    this.moreFragments = false;
+    let next = this.view.getUint8(network + Ipv6.nextHeader);
+    let at = network + IPV6_HEADER;
+    for (let walked = 0; isExtensionHeader(next); walked++) {
+      if (walked === MAXIMUM_EXTENSION_HEADERS || at + 8 > this.networkEnd)
+        return Malformed.ipv6ExtensionHeader;
+      const length = extensionHeaderLength(this.view, at, next);
+      if (at + length > this.networkEnd) return Malformed.ipv6ExtensionHeader;
+      if (next === Protocol.fragment) {
+        this.fragmentHeader = at;
+        const field = this.view.getUint16(at + Ipv6Fragment.offset);
+        this.fragmentOffset = field & 0xfff8;
+        this.moreFragments = (field & 1) !== 0;
+      }
+      next = this.view.getUint8(at);
+      at += length;
+      // Behind a later fragment's header there is data, whatever the next-header field says.
+      if (this.fragmentOffset > 0) break;
+    }
+    this.protocol = next;
+    this.transport = at;
+    return this.#parseTransport();
+  }
+
+  #parseTransport(): Malformed {
+    this.sourcePort = 0;
+    this.destinationPort = 0;
+    this.tcpFlags = 0;
+    this.isFragment = this.moreFragments || this.fragmentOffset > 0;
+    const length = this.networkEnd - this.transport;
+    if (this.isFragment) {
+      if (length === 0 || this.fragmentOffset + length > 65535) return Malformed.fragmentLength;
+      if (this.moreFragments && (length & 7) !== 0) return Malformed.fragmentLength;
+      if (this.fragmentOffset > 0) return Malformed.none;
+    }
+    switch (this.protocol) {
+      case Protocol.tcp: {
+        // The first fragment need not hold the whole header; ports and flags must be there.
+        const refused =
+          this.isFragment && length >= 14 ? Malformed.none : checkTcp(this.view, this.transport, length);
+        if (refused !== Malformed.none) return refused;
+        this.tcpFlags = this.view.getUint8(this.transport + Tcp.flags);
+        break;
+      }
+      case Protocol.udp: {
+        const refused =
+          this.isFragment && length >= 8 ? Malformed.none : checkUdp(this.view, this.transport, length);
+        if (refused !== Malformed.none) return refused;
+        break;
+      }
+      case Protocol.sctp: {
+        const refused =
+          this.isFragment && length >= 12 ? Malformed.none : checkSctp(this.view, this.transport, length);
+        if (refused !== Malformed.none) return refused;
+        break;
+      }
+      case Protocol.icmp:
+      case Protocol.icmpv6:
+        return length < ICMP_HEADER ? Malformed.icmpTruncated : Malformed.none;
+      default:
+        return Malformed.none;
+    }
+    this.sourcePort = this.view.getUint16(this.transport);
+    this.destinationPort = this.view.getUint16(this.transport + 2);
+    return Malformed.none;
+  }
+
+  /** Offset of the source address (4 or 16 bytes); only for IP packets. */
+  get sourceAt(): number {
+    return this.network + (this.family === 4 ? Ipv4.source : Ipv6.source);
+  }
+
+  /** Offset of the destination address. */
+  get destinationAt(): number {
+    return this.network + (this.family === 4 ? Ipv4.destination : Ipv6.destination);
+  }
+
+  /** The source address as text; not for the packet path. */
+  get source(): string {
+    return formatAddress(this.bytes, this.sourceAt, this.family === 4 ? 4 : 16);
+  }
+
+  /** The destination address as text; not for the packet path. */
+  get destination(): string {
+    return formatAddress(this.bytes, this.destinationAt, this.family === 4 ? 4 : 16);
+  }
+}

@@ -1,0 +1,54 @@
+/** UDP datagrams (RFC 768, RFC 8200 8.1 for IPv6). */
+import type { Family } from './address.ts';
+import { finish, sumBytes, sumPseudoHeader } from './checksum.ts';
+import { Ipv4, Protocol } from './ipv4.ts';
+import { Ipv6 } from './ipv6.ts';
+import { Malformed } from './malformed.ts';
+
+export const UDP_HEADER = 8;
+
+export const Udp = { sourcePort: 0, destinationPort: 2, length: 4, checksum: 6 } as const;
+
+/** Refuses a datagram that is cut off or whose length field is below 8 or beyond the packet. */
+export function checkUdp(view: DataView, at: number, length: number): Malformed {
+  if (length < UDP_HEADER) return Malformed.udpTruncated;
+  const claimed = view.getUint16(at + Udp.length);
+  if (claimed < UDP_HEADER || claimed > length) return Malformed.udpLength;
+  return Malformed.none;
+}
+
+/** Sum over pseudo-header and datagram: 0xffff if the checksum in it is right. */
+export function udpSum(view: DataView, family: Family, network: number, at: number, length: number): number {
+  const pseudo =
+    family === 4
+      ? sumPseudoHeader(view, network + Ipv4.source, 4, Protocol.udp, length)
+      : sumPseudoHeader(view, network + Ipv6.source, 16, Protocol.udp, length);
+  return sumBytes(view, at, length, pseudo);
+}
+
+/** Computes and stores the checksum; a sum of 0 is sent as 0xffff, because 0 means none (RFC 768). */
+export function fillUdpChecksum(
+  view: DataView,
+  family: Family,
+  network: number,
+  at: number,
+  length: number,
+): void {
+  view.setUint16(at + Udp.checksum, 0);
+  view.setUint16(at + Udp.checksum, finish(udpSum(view, family, network, at, length)) || 0xffff, true);
+}
+
+/** Writes the header with checksum 0; returns the offset of the data. `length` counts header and data. */
+export function writeUdp(
+  view: DataView,
+  at: number,
+  sourcePort: number,
+  destinationPort: number,
+  length: number,
+): number {
+  view.setUint16(at + Udp.sourcePort, sourcePort);
+  view.setUint16(at + Udp.destinationPort, destinationPort);
+  view.setUint16(at + Udp.length, length);
+  view.setUint16(at + Udp.checksum, 0);
+  return at + UDP_HEADER;
+}
