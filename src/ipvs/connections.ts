@@ -1,0 +1,645 @@
+/**
+ * The connection table: one flat array of 64-byte records and a hash index that finds them, over plain memory or over
+ * the memory-mapped arrays of the XDP program. Lookup, listing, expiry and draining are the code below in either case.
+ *
+ * Layout of a record, little-endian unless it says *raw* (network bytes):
+ *
+ * | byte | field |
+ * |---|---|
+ * | 0 | u32 tag: 0 free, 1 in use |
+ * | 4 | u32 time it expires at, ticks of the table's clock |
+ * | 8 | u16 flags, `ConnectionFlag` |
+ * | 10 | u8 state, numbered by protocol as the kernel does |
+ * | 11 | u8 IP protocol; 0 for templates of firewall-mark services |
+ * | 12 | u16 client port, raw; 0 for templates |
+ * | 14 | u16 virtual port, raw |
+ * | 16 | 16 bytes client address, raw; IPv4 in the first four, the rest 0 |
+ * | 32 | 16 bytes virtual address, likewise |
+ * | 48 | u32 index of the destination; 0xffffffff: none |
+ * | 52 | u16 destination port, raw |
+ * | 54 | u16 local port of FULLNAT, raw |
+ * | 56 | u32 slot of the controlling connection + 1, 0: none; for templates: how many connections they control |
+ * | 60 | u32 packets from the client |
+ *
+ * The index is an array of buckets of eight 32-bit entries (32 bytes): the slot + 1 in the low 24 bits, eight bits of
+ * the hash above, 0 for none. Every connection may stand in either of two buckets. A second index of the same form
+ * finds connections by their replies (NAT and FULLNAT).
+ *
+ * Time is counted in ticks, a 32-bit number that wraps; `hz` ticks make a second. A record whose time lies up to
+ * 2^28 ticks back has expired, anything else is in the future: at 250 Hz that leaves 186 days ahead for the longest
+ * persistence (31 days) and needs a sweep every 12 days.
+ */
+import { DESTINATION_BYTES, DestinationField, type DestinationTable, Forwarding } from './destinations.ts';
+
+export const CONNECTION_BYTES = 64;
+const WORDS = CONNECTION_BYTES / 4;
+export const BUCKET_ENTRIES = 8;
+export const BUCKET_BYTES = BUCKET_ENTRIES * 4;
+/** The slot field of an index entry has 24 bits. */
+export const MAXIMUM_CAPACITY = 0xfffffe;
+
+export const ConnectionField = {
+  tag: 0,
+  expires: 4,
+  flags: 8,
+  state: 10,
+  protocol: 11,
+  clientPort: 12,
+  virtualPort: 14,
+  client: 16,
+  virtual: 32,
+  destination: 48,
+  destinationPort: 52,
+  localPort: 54,
+  control: 56,
+  packets: 60,
+} as const;
+
+/** The kernel's IP_VS_CONN_F_… bits where it has them (include/uapi/linux/ip_vs.h), so that synchronisation copies them. */
+export const ConnectionFlag = {
+  /** Forwarding method, `Forwarding`. */
+  forwarding: 0x0007,
+  /** Learned by synchronisation. */
+  sync: 0x0020,
+  /** Replies were not seen: the input-only state table applies. */
+  noOutput: 0x0080,
+  /** Counted as inactive at its destination. */
+  inactive: 0x0100,
+  outSequence: 0x0200,
+  inSequence: 0x0400,
+  /** The client's port is not known yet (FTP data). */
+  noClientPort: 0x0800,
+  template: 0x1000,
+  onePacket: 0x2000,
+  /** Dirigo's own: the addresses are IPv6. */
+  ipv6: 0x4000,
+  /** Dirigo's own: found by replies too. */
+  replies: 0x8000,
+} as const;
+
+/** `destination` of a connection without one. */
+export const NO_DESTINATION = 0xffffffff;
+
+/** The part of the flags that belongs to the key. */
+const KEY_FLAGS = ConnectionFlag.template | ConnectionFlag.ipv6;
+
+/** Ticks for which an expired time is still recognised as past. */
+const EXPIRED_WINDOW = 0x10000000;
+
+/** A connection's key as raw words: what a lookup compares. Reused, never allocated per packet. */
+export class ConnectionKey {
+  /** Client address; IPv4 in the first word, the rest 0. */
+  client0 = 0;
+  client1 = 0;
+  client2 = 0;
+  client3 = 0;
+  virtual0 = 0;
+  virtual1 = 0;
+  virtual2 = 0;
+  virtual3 = 0;
+  /** Client port raw in the low half, virtual port raw in the high half. */
+  ports = 0;
+  protocol = 0;
+  /** `ConnectionFlag.template` and `ConnectionFlag.ipv6`. */
+  flags = 0;
+
+  setIpv4(view: DataView, clientAt: number, virtualAt: number): void {
+    this.client0 = view.getInt32(clientAt, true);
+    this.virtual0 = view.getInt32(virtualAt, true);
+    this.client1 = this.client2 = this.client3 = 0;
+    this.virtual1 = this.virtual2 = this.virtual3 = 0;
+  }
+
+  setIpv6(view: DataView, clientAt: number, virtualAt: number): void {
+    this.client0 = view.getInt32(clientAt, true);
+    this.client1 = view.getInt32(clientAt + 4, true);
+    this.client2 = view.getInt32(clientAt + 8, true);
+    this.client3 = view.getInt32(clientAt + 12, true);
+    this.virtual0 = view.getInt32(virtualAt, true);
+    this.virtual1 = view.getInt32(virtualAt + 4, true);
+    this.virtual2 = view.getInt32(virtualAt + 8, true);
+    this.virtual3 = view.getInt32(virtualAt + 12, true);
+  }
+}
+
+/**
+ * The hash of a key: Bob Jenkins' lookup3 mix over the addresses, ports and protocol, with a secret seed so that
+ * nobody can aim at one bucket. `bpf/hash.h` computes the same.
+ */
+export function hashKey(key: ConnectionKey, seed: number): number {
+  let a = (key.client0 + seed) | 0;
+  let b = (key.virtual0 + 0x9e3779b9) | 0;
+  let c = (key.ports ^ ((key.protocol << 16) | key.flags)) | 0;
+  if (key.flags & ConnectionFlag.ipv6) {
+    // Two rounds of the mix over the upper words (lookup3's mix()).
+    a = (a + key.client1) | 0;
+    b = (b + key.client2) | 0;
+    c = (c + key.client3) | 0;
+    a = ((a - c) ^ ((c << 4) | (c >>> 28))) | 0;
+    c = (c + b) | 0;
+    b = ((b - a) ^ ((a << 6) | (a >>> 26))) | 0;
+    a = (a + c) | 0;
+    c = ((c - b) ^ ((b << 8) | (b >>> 24))) | 0;
+    b = (b + a) | 0;
+    a = ((a - c) ^ ((c << 16) | (c >>> 16))) | 0;
+    c = (c + b) | 0;
+    b = ((b - a) ^ ((a << 19) | (a >>> 13))) | 0;
+    a = (a + c) | 0;
+    c = ((c - b) ^ ((b << 4) | (b >>> 28))) | 0;
+    b = (b + a) | 0;
+    a = (a + key.virtual1) | 0;
+    b = (b + key.virtual2) | 0;
+    c = (c + key.virtual3) | 0;
+  }
+  c = ((c ^ b) - ((b << 14) | (b >>> 18))) | 0;
+  a = ((a ^ c) - ((c << 11) | (c >>> 21))) | 0;
+  b = ((b ^ a) - ((a << 25) | (a >>> 7))) | 0;
+  c = ((c ^ b) - ((b << 16) | (b >>> 16))) | 0;
+  a = ((a ^ c) - ((c << 4) | (c >>> 28))) | 0;
+  b = ((b ^ a) - ((a << 14) | (a >>> 18))) | 0;
+  c = ((c ^ b) - ((b << 24) | (b >>> 8))) | 0;
+  return c;
+}
+
+/** Words of the extension a slot has for FULLNAT, SYN proxy and FTP. */
+export const EXTENSION_WORDS = 16;
+
+/** Offsets in it, in words. Sequence offsets are added to sequence numbers, modulo 2^32. */
+export const Extension = {
+  /** FULLNAT: 4 words, the local address, raw. */
+  localAddress: 0,
+  /** Sequence numbers client → server: the offset, and for FTP where it starts and what held before. */
+  inOffset: 4,
+  inStart: 5,
+  inBefore: 6,
+  /** The same for server → client. */
+  outOffset: 7,
+  outStart: 8,
+  outBefore: 9,
+  /** The acknowledgement number that still acknowledges only the server's SYN (TOA rides on such segments). */
+  firstAcknowledgement: 10,
+  /** Bits of the method's own. */
+  flags: 11,
+  /** The client's initial sequence number. */
+  clientSequence: 12,
+} as const;
+
+/** The memory a table works on. */
+export interface ConnectionMemory {
+  /** `capacity` × 64 bytes. */
+  records: ArrayBufferLike;
+  /** A power of two × 32 bytes each. */
+  buckets: ArrayBufferLike;
+  replyBuckets: ArrayBufferLike;
+}
+
+export interface ConnectionTableOptions {
+  /** Most connections and templates at a time, 1..16777214. */
+  capacity: number;
+  /** Where the destinations' addresses are. */
+  destinations: DestinationTable;
+  /** Ticks a second of the clock that `expires` counts in. Default 1000. */
+  hz?: number;
+  /** Secret of the hash, any 32-bit number. */
+  seed?: number;
+  /** Memory to work on, records in use there included; made if missing. */
+  memory?: ConnectionMemory;
+}
+
+/** Buckets for a capacity: half full at most, a power of two. */
+export function bucketCount(capacity: number): number {
+  return Math.max(2, 2 ** Math.ceil(Math.log2((capacity * 2) / BUCKET_ENTRIES)));
+}
+
+/** Fresh memory for a table in this process. */
+export function makeConnectionMemory(capacity: number): ConnectionMemory {
+  const index = bucketCount(capacity) * BUCKET_BYTES;
+  return {
+    records: new ArrayBuffer(capacity * CONNECTION_BYTES),
+    buckets: new ArrayBuffer(index),
+    replyBuckets: new ArrayBuffer(index),
+  };
+}
+
+export class ConnectionTable {
+  readonly capacity: number;
+  readonly hz: number;
+  readonly seed: number;
+  /** The records as 32-bit words (sixteen each), half words and bytes. */
+  readonly words: Int32Array;
+  readonly halves: Uint16Array;
+  readonly bytes: Uint8Array;
+  /** Records in use. */
+  size = 0;
+  /** No record at or behind this slot was ever in use. */
+  highWater = 0;
+  readonly #destinations: DestinationTable;
+  #extension = new Int32Array(0);
+  readonly #index: SlotIndex;
+  readonly #replies: SlotIndex;
+  readonly #free: Int32Array;
+  #freeCount = 0;
+
+  constructor(options: ConnectionTableOptions) {
+    const { capacity, destinations } = options;
+    if (!Number.isInteger(capacity) || capacity < 1 || capacity > MAXIMUM_CAPACITY) {
+      throw new RangeError(`connection table: capacity ${capacity} is not in 1..${MAXIMUM_CAPACITY}`);
+    }
+    const memory = options.memory ?? makeConnectionMemory(capacity);
+    this.capacity = capacity;
+    this.#destinations = destinations;
+    this.hz = options.hz ?? 1000;
+    this.seed = (options.seed ?? 0) | 0;
+    this.words = new Int32Array(memory.records, 0, capacity * WORDS);
+    this.halves = new Uint16Array(memory.records, 0, capacity * WORDS * 2);
+    this.bytes = new Uint8Array(memory.records, 0, capacity * CONNECTION_BYTES);
+    this.#index = new SlotIndex(memory.buckets, slot => this.#hashOf(slot));
+    this.#replies = new SlotIndex(memory.replyBuckets, slot => this.#replyHashOf(slot));
+    this.#free = new Int32Array(capacity);
+    if (options.memory) this.#adopt();
+  }
+
+  /**
+   * `EXTENSION_WORDS` words a slot for the few kinds of connections that need them (`Extension`); zero pages until the
+   * first of them is written, so plain NAT and DR pay nothing.
+   */
+  get extension(): Int32Array {
+    if (this.#extension.length === 0) this.#extension = new Int32Array(this.capacity * EXTENSION_WORDS);
+    return this.#extension;
+  }
+
+  /** Counts what a predecessor left in the memory. */
+  #adopt(): void {
+    for (let slot = 0; slot < this.capacity; slot++) {
+      if (this.words[slot * WORDS] === 0) continue;
+      this.size++;
+      for (let hole = this.highWater; hole < slot; hole++) this.#free[this.#freeCount++] = hole;
+      this.highWater = slot + 1;
+    }
+  }
+
+  /** The tick that a time in milliseconds falls into, as a signed 32-bit number. */
+  tick(now: number): number {
+    return Math.floor((now * this.hz) / 1000) | 0;
+  }
+
+  /** Slot of the live connection with this key, or -1. `tick` is now. */
+  find(key: ConnectionKey, tick: number): number {
+    const hash = hashKey(key, this.seed);
+    const index = this.#index;
+    const entries = index.entries;
+    const second = Math.imul(hash, 0x9e3779b1);
+    const tag = second >>> 24;
+    let base = (hash & index.mask) << 3;
+    for (let pass = 0; pass < 2; pass++) {
+      for (let at = base; at < base + BUCKET_ENTRIES; at++) {
+        const entry = entries[at] as number;
+        if (entry === 0 || entry >>> 24 !== tag) continue;
+        const slot = (entry & 0xffffff) - 1;
+        if (this.#matches(slot, key) && !this.hasExpired(slot, tick)) return slot;
+      }
+      base = ((second >>> 3) & index.mask) << 3;
+    }
+    return -1;
+  }
+
+  #matches(slot: number, key: ConnectionKey): boolean {
+    const words = this.words;
+    const at = slot * WORDS;
+    if (words[at + 3] !== key.ports || words[at + 4] !== key.client0 || words[at + 8] !== key.virtual0)
+      return false;
+    const kind = words[at + 2] as number;
+    if ((kind & KEY_FLAGS) !== key.flags || kind >>> 24 !== key.protocol) return false;
+    if ((key.flags & ConnectionFlag.ipv6) === 0) return true;
+    return (
+      words[at + 5] === key.client1 &&
+      words[at + 6] === key.client2 &&
+      words[at + 7] === key.client3 &&
+      words[at + 9] === key.virtual1 &&
+      words[at + 10] === key.virtual2 &&
+      words[at + 11] === key.virtual3
+    );
+  }
+
+  /**
+   * Slot of the live connection whose replies have this key, or -1: `client` is where the reply goes (the client, or
+   * the local address of FULLNAT), `virtual` the real server that sent it.
+   */
+  findReply(key: ConnectionKey, tick: number): number {
+    const { entries, mask } = this.#replies;
+    const hash = hashKey(key, this.seed);
+    const second = Math.imul(hash, 0x9e3779b1);
+    const tag = second >>> 24;
+    let base = (hash & mask) << 3;
+    for (let pass = 0; pass < 2; pass++) {
+      for (let at = base; at < base + BUCKET_ENTRIES; at++) {
+        const entry = entries[at] as number;
+        if (entry === 0 || entry >>> 24 !== tag) continue;
+        const slot = (entry & 0xffffff) - 1;
+        if (this.#repliesMatch(slot, key) && !this.hasExpired(slot, tick)) return slot;
+      }
+      base = ((second >>> 3) & mask) << 3;
+    }
+    return -1;
+  }
+
+  #repliesMatch(slot: number, key: ConnectionKey): boolean {
+    const found = this.readReplyKey(slot, this.#scratch);
+    return (
+      found.ports === key.ports &&
+      found.client0 === key.client0 &&
+      found.virtual0 === key.virtual0 &&
+      found.protocol === key.protocol &&
+      found.flags === key.flags &&
+      found.client1 === key.client1 &&
+      found.client2 === key.client2 &&
+      found.client3 === key.client3 &&
+      found.virtual1 === key.virtual1 &&
+      found.virtual2 === key.virtual2 &&
+      found.virtual3 === key.virtual3
+    );
+  }
+
+  /** Copies the key that replies of this connection have into `key`; it must have a destination. */
+  readReplyKey(slot: number, key: ConnectionKey): ConnectionKey {
+    const words = this.words;
+    const at = slot * WORDS;
+    const kind = words[at + 2] as number;
+    const servers = this.#destinations.words;
+    const server = ((words[at + 12] as number) * DESTINATION_BYTES) / 4 + DestinationField.address / 4;
+    key.protocol = kind >>> 24;
+    key.flags = kind & ConnectionFlag.ipv6;
+    key.virtual0 = servers[server] as number;
+    key.virtual1 = servers[server + 1] as number;
+    key.virtual2 = servers[server + 2] as number;
+    key.virtual3 = servers[server + 3] as number;
+    const portWord = words[at + 13] as number;
+    if ((kind & ConnectionFlag.forwarding) === Forwarding.fullnat) {
+      const extension = this.extension;
+      const local = slot * EXTENSION_WORDS + Extension.localAddress;
+      key.client0 = extension[local] as number;
+      key.client1 = extension[local + 1] as number;
+      key.client2 = extension[local + 2] as number;
+      key.client3 = extension[local + 3] as number;
+      key.ports = (portWord >>> 16) | (portWord << 16);
+      return key;
+    }
+    key.client0 = words[at + 4] as number;
+    key.client1 = words[at + 5] as number;
+    key.client2 = words[at + 6] as number;
+    key.client3 = words[at + 7] as number;
+    key.ports = ((words[at + 3] as number) & 0xffff) | (portWord << 16);
+    return key;
+  }
+
+  hasExpired(slot: number, tick: number): boolean {
+    return (tick - (this.words[slot * WORDS + 1] as number)) >>> 0 < EXPIRED_WINDOW;
+  }
+
+  /** True if the slot holds a connection, expired or not. */
+  isUsed(slot: number): boolean {
+    return this.words[slot * WORDS] !== 0;
+  }
+
+  /**
+   * Enters a connection: key, flags and state 0; everything else 0 and no destination. The caller fills in the rest
+   * and calls `publish`. Returns the slot, or -1 if the table is full.
+   */
+  allocate(key: ConnectionKey, flags: number): number {
+    let slot: number;
+    if (this.#freeCount > 0) slot = this.#free[--this.#freeCount] as number;
+    else if (this.highWater < this.capacity) slot = this.highWater++;
+    else return -1;
+    const words = this.words;
+    const at = slot * WORDS;
+    words[at + 1] = 0;
+    words[at + 2] = (key.protocol << 24) | key.flags | flags;
+    words[at + 3] = key.ports;
+    words[at + 4] = key.client0;
+    words[at + 5] = key.client1;
+    words[at + 6] = key.client2;
+    words[at + 7] = key.client3;
+    words[at + 8] = key.virtual0;
+    words[at + 9] = key.virtual1;
+    words[at + 10] = key.virtual2;
+    words[at + 11] = key.virtual3;
+    words[at + 12] = NO_DESTINATION | 0;
+    words[at + 13] = 0;
+    words[at + 14] = 0;
+    words[at + 15] = 0;
+    return slot;
+  }
+
+  /**
+   * Makes an allocated record visible to lookups (and to the XDP program), by its replies too if it carries
+   * `ConnectionFlag.replies`. False if the index has no place left for it; the slot is free again then.
+   */
+  publish(slot: number): boolean {
+    Atomics.store(this.words, slot * WORDS, 1);
+    const byReplies = (this.flags(slot) & ConnectionFlag.replies) !== 0;
+    if (this.#index.insert(this.#hashOf(slot), slot)) {
+      if (!byReplies || this.#replies.insert(this.#replyHashOf(slot), slot)) {
+        this.size++;
+        return true;
+      }
+      this.#index.remove(this.#hashOf(slot), slot);
+    }
+    this.words[slot * WORDS] = 0;
+    this.#free[this.#freeCount++] = slot;
+    return false;
+  }
+
+  /** Takes a published connection out of the index and frees its slot. */
+  remove(slot: number): void {
+    this.#index.remove(this.#hashOf(slot), slot);
+    if (this.flags(slot) & ConnectionFlag.replies) this.#replies.remove(this.#replyHashOf(slot), slot);
+    Atomics.store(this.words, slot * WORDS, 0);
+    this.#free[this.#freeCount++] = slot;
+    this.size--;
+  }
+
+  /** Gives a published connection other ports (raw, as in the key). False if the index has no place: it is removed then. */
+  changePorts(slot: number, ports: number): boolean {
+    this.#index.remove(this.#hashOf(slot), slot);
+    if (this.flags(slot) & ConnectionFlag.replies) this.#replies.remove(this.#replyHashOf(slot), slot);
+    this.words[slot * WORDS + 3] = ports;
+    this.size--;
+    return this.publish(slot);
+  }
+
+  readonly #scratch = new ConnectionKey();
+
+  #hashOf(slot: number): number {
+    return hashKey(this.readKey(slot, this.#scratch), this.seed);
+  }
+
+  #replyHashOf(slot: number): number {
+    return hashKey(this.readReplyKey(slot, this.#scratch), this.seed);
+  }
+
+  /** Copies the key of a slot into `key`. */
+  readKey(slot: number, key: ConnectionKey): ConnectionKey {
+    const words = this.words;
+    const at = slot * WORDS;
+    const kind = words[at + 2] as number;
+    key.protocol = kind >>> 24;
+    key.flags = kind & KEY_FLAGS;
+    key.ports = words[at + 3] as number;
+    key.client0 = words[at + 4] as number;
+    key.client1 = words[at + 5] as number;
+    key.client2 = words[at + 6] as number;
+    key.client3 = words[at + 7] as number;
+    key.virtual0 = words[at + 8] as number;
+    key.virtual1 = words[at + 9] as number;
+    key.virtual2 = words[at + 10] as number;
+    key.virtual3 = words[at + 11] as number;
+    return key;
+  }
+
+  expires(slot: number): number {
+    return this.words[slot * WORDS + 1] as number;
+  }
+
+  setExpires(slot: number, tick: number): void {
+    this.words[slot * WORDS + 1] = tick;
+  }
+
+  flags(slot: number): number {
+    return this.halves[slot * 32 + 4] as number;
+  }
+
+  setFlags(slot: number, flags: number): void {
+    this.halves[slot * 32 + 4] = flags;
+  }
+
+  state(slot: number): number {
+    return this.bytes[slot * CONNECTION_BYTES + ConnectionField.state] as number;
+  }
+
+  setState(slot: number, state: number): void {
+    this.bytes[slot * CONNECTION_BYTES + ConnectionField.state] = state;
+  }
+
+  protocol(slot: number): number {
+    return this.bytes[slot * CONNECTION_BYTES + ConnectionField.protocol] as number;
+  }
+
+  /** Client port in the low half, virtual port in the high half, both raw. */
+  ports(slot: number): number {
+    return this.words[slot * WORDS + 3] as number;
+  }
+
+  /** Index in the destination table, or -1. */
+  destination(slot: number): number {
+    return this.words[slot * WORDS + 12] as number;
+  }
+
+  setDestination(slot: number, destination: number, portRaw: number): void {
+    this.words[slot * WORDS + 12] = destination;
+    this.halves[slot * 32 + 26] = portRaw;
+  }
+
+  destinationPortRaw(slot: number): number {
+    return this.halves[slot * 32 + 26] as number;
+  }
+
+  localPortRaw(slot: number): number {
+    return this.halves[slot * 32 + 27] as number;
+  }
+
+  setLocalPortRaw(slot: number, portRaw: number): void {
+    this.halves[slot * 32 + 27] = portRaw;
+  }
+
+  /** The field at byte 56: see the layout. */
+  control(slot: number): number {
+    return this.words[slot * WORDS + 14] as number;
+  }
+
+  setControl(slot: number, control: number): void {
+    this.words[slot * WORDS + 14] = control;
+  }
+
+  /** Packets from the client, 32 bits, wrapping. */
+  packets(slot: number): number {
+    return (this.words[slot * WORDS + 15] as number) >>> 0;
+  }
+
+  countPacket(slot: number): void {
+    this.words[slot * WORDS + 15] = ((this.words[slot * WORDS + 15] as number) + 1) | 0;
+  }
+}
+
+/** A hash index of slots: two possible buckets of eight entries each. */
+class SlotIndex {
+  readonly entries: Int32Array;
+  readonly mask: number;
+  readonly #hashOf: (slot: number) => number;
+
+  constructor(buffer: ArrayBufferLike, hashOf: (slot: number) => number) {
+    this.entries = new Int32Array(buffer);
+    this.mask = this.entries.length / BUCKET_ENTRIES - 1;
+    this.#hashOf = hashOf;
+    if (this.mask & (this.mask + 1))
+      throw new RangeError('connection index: the buckets are not a power of two');
+  }
+
+  #firstBucket(hash: number): number {
+    return (hash & this.mask) << 3;
+  }
+
+  #secondBucket(hash: number): number {
+    return ((Math.imul(hash, 0x9e3779b1) >>> 3) & this.mask) << 3;
+  }
+
+  /** Free place in the bucket, or -1. */
+  #hole(bucket: number): number {
+    for (let at = bucket; at < bucket + BUCKET_ENTRIES; at++) if (this.entries[at] === 0) return at;
+    return -1;
+  }
+
+  insert(hash: number, slot: number): boolean {
+    const entry = (Math.imul(hash, 0x9e3779b1) & 0xff000000) | (slot + 1);
+    const first = this.#firstBucket(hash);
+    const second = this.#secondBucket(hash);
+    let at = this.#hole(first);
+    // The first bucket is the one a lookup reads first; the second takes over only when it gets full.
+    if (at < 0 || at - first > 5) {
+      const other = this.#hole(second);
+      if (other >= 0 && (at < 0 || other - second < at - first)) at = other;
+    }
+    if (at < 0) at = this.#displace(first);
+    if (at < 0) at = this.#displace(second);
+    if (at < 0) return false;
+    Atomics.store(this.entries, at, entry);
+    return true;
+  }
+
+  /** Moves one entry of a full bucket to its other bucket; returns the place it left, or -1. */
+  #displace(bucket: number): number {
+    for (let at = bucket; at < bucket + BUCKET_ENTRIES; at++) {
+      const entry = this.entries[at] as number;
+      const hash = this.#hashOf((entry & 0xffffff) - 1);
+      const first = this.#firstBucket(hash);
+      const hole = this.#hole(first === bucket ? this.#secondBucket(hash) : first);
+      if (hole < 0) continue;
+      Atomics.store(this.entries, hole, entry);
+      return at;
+    }
+    return -1;
+  }
+
+  remove(hash: number, slot: number): void {
+    if (!this.#removeFrom(this.#firstBucket(hash), slot)) this.#removeFrom(this.#secondBucket(hash), slot);
+  }
+
+  #removeFrom(bucket: number, slot: number): boolean {
+    for (let at = bucket; at < bucket + BUCKET_ENTRIES; at++) {
+      if (((this.entries[at] as number) & 0xffffff) === slot + 1) {
+        Atomics.store(this.entries, at, 0);
+        return true;
+      }
+    }
+    return false;
+  }
+}
