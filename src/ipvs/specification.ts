@@ -71,8 +71,6 @@ export interface DestinationStatus extends DestinationSpecification {
   activeConnections: number;
   inactiveConnections: number;
   persistentConnections: number;
-  /** True if the address is the director's own: the kernel then shows the method as Local. */
-  local: boolean;
   statistics: Statistics;
 }
 
@@ -108,6 +106,23 @@ export interface Timeouts {
   udp: number;
 }
 
+export type SyncRole = 'master' | 'backup';
+
+/** A connection synchronisation daemon, as `ipvsadm --start-daemon` describes it. */
+export interface SyncDaemon {
+  role: SyncRole;
+  /** Interface the messages go out of or come in on. */
+  interfaceName: string;
+  /** 0..255; a backup with another one than 0 takes only messages that carry it. */
+  syncId: number;
+  /** Longest message in bytes of UDP payload; when starting, 0 takes what the interface's MTU allows. */
+  maximumLength: number;
+  /** Multicast group, IPv4 or IPv6. */
+  group: string;
+  port: number;
+  ttl: number;
+}
+
 /** What the kernel would answer with an errno; `ipvsadm` turns it into its messages. */
 export type IpvsErrorCode =
   /** Service or destination already exists. */
@@ -118,6 +133,10 @@ export type IpvsErrorCode =
   | 'ENOENT'
   /** An operation that cannot be: address not unicast, value out of range, wrong combination. */
   | 'EINVAL'
+  /** A number outside its range: a negative weight, a lower threshold above the upper one. */
+  | 'ERANGE'
+  /** No such network interface. */
+  | 'ENODEV'
   /** The table is full. */
   | 'ENOMEM';
 
@@ -154,6 +173,12 @@ export interface VirtualServer {
   timeouts(): Timeouts;
   /** A value of 0 keeps the old one. */
   setTimeouts(timeouts: Timeouts): void;
+  /** At most one of each role; EEXIST if there is one already, ENODEV without such an interface. */
+  startSyncDaemon(daemon: SyncDaemon): void;
+  /** ESRCH if none of this role runs. */
+  stopSyncDaemon(role: SyncRole): void;
+  /** The running ones, the master first. */
+  syncDaemons(): SyncDaemon[];
 }
 
 /** A key as text, unique a service: `tcp 10.0.0.3:80`, `udp [2001:db8::3]:53`, `fwm 1`, `fwm6 1`. */
