@@ -7,8 +7,8 @@
 
 /**
  * Round robin and weighted round robin: passes over the list from the greatest weight down in steps, each taking the
- * destinations whose weight reaches the pass's (net/netfilter/ipvs/ip_vs_wrr.c). Plain round robin is the same with
- * `weighted` false. `cursor` and `currentWeight` change with every selection.
+ * destinations whose weight reaches the pass's (net/netfilter/ipvs/ip_vs_wrr.c). Plain round robin (`weighted` false)
+ * is the same with passes of weight 1 only. `cursor` and `currentWeight` change with every selection.
  */
 export interface SequencePlan {
   kind: 'sequence';
@@ -16,7 +16,7 @@ export interface SequencePlan {
   destinations: Int32Array;
   /** Greatest common divisor of the weights. */
   step: number;
-  /** Weight of the first pass. */
+  /** Weight of the first pass: the greatest weight less `step` - 1, so that the last pass is one of weight 1; 0 without any. */
   maximum: number;
   /** Weight of the pass under way. */
   currentWeight: number;
@@ -24,7 +24,10 @@ export interface SequencePlan {
   cursor: number;
 }
 
-/** Source, destination and Maglev hashing: a table of destination indexes (-1: empty) and how it is indexed. */
+/**
+ * Source, destination and Maglev hashing: a table of destination indexes (-1: empty) and how it is indexed
+ * (`hashing.ts`). `sh` and `dh` tables have 256 places, `mh` 4093.
+ */
 export interface HashPlan {
   kind: 'hash';
   algorithm: 'sh' | 'dh' | 'mh';
@@ -37,8 +40,8 @@ export interface HashPlan {
 
 /**
  * A scan for the least cost. `lc`: active × 256 + inactive; `wlc`: the same over weight; `sed`: (active + 1) over
- * weight; `nq`: the first idle one, else as sed; `fo`: the greatest weight; `ovf`: the greatest weight among those
- * with active ≤ weight. The first in list order wins ties.
+ * weight; `nq`: the first with no active connection, else as sed; `fo`: the greatest weight; `ovf`: the greatest
+ * weight among those with active ≤ weight. The first in list order wins ties.
  */
 export interface LeastCostPlan {
   kind: 'least-cost';
@@ -57,17 +60,34 @@ export interface LocalityPlan {
   kind: 'locality';
   replicated: boolean;
   destinations: Int32Array;
-  /** By destination address (hex of its bytes). Survives recompilation. */
+  /** The same servers in the same order. */
+  servers: LocalityServer[];
+  /** Servers that left the service but are remembered: one that comes back finds its clients again. */
+  departed: LocalityServer[];
+  /** By destination address (hex of its bytes), in order of creation. Survives recompilation. */
   cache: Map<string, LocalityEntry>;
-  /** Milliseconds: last full check, and number of checks so far. */
+  /** When stale entries were last looked for, milliseconds; -1: not yet. */
   lastCheck: number;
+  /** Looks since all entries were checked for expiry, 0..29. */
   checks: number;
 }
 
+/** A server as the locality cache knows it; the one object lives as long as a plan or an entry names it. */
+export interface LocalityServer {
+  /** Address (hex of its bytes) and port, which it is known again by. */
+  identity: string;
+  /** Index in the destination table; -1 while it is not part of the service. */
+  index: number;
+  /** The weight it has, or had when it left. */
+  weight: number;
+}
+
 export interface LocalityEntry {
-  /** One destination for lblc, the set for lblcr. Entries of destinations that left the service are -1. */
-  destinations: number[];
+  /** One server for lblc; the set for lblcr, newest first. */
+  servers: LocalityServer[];
+  /** Milliseconds. */
   lastUse: number;
+  /** When the set last changed, milliseconds. */
   lastChange: number;
 }
 
