@@ -159,6 +159,13 @@ export class ServiceTable {
     return this.#services.get(serviceKeyText(canonicalKey(key)));
   }
 
+  /** The service; ESRCH if there is none. */
+  require(key: ServiceKey): Service {
+    const service = this.find(key);
+    if (!service) throw new IpvsError('ESRCH', `no service ${serviceKeyText(key)}`);
+    return service;
+  }
+
   /** The destination of a service, undefined if there is none. */
   findDestination(service: Service, address: string, port: number): Destination | undefined {
     return service.destinations.find(
@@ -188,7 +195,7 @@ export class ServiceTable {
 
   /** Replaces all properties of a service. ESRCH, ENOENT, EINVAL. */
   edit(specification: ServiceSpecification): Service {
-    const service = this.#require(specification.key);
+    const service = this.require(specification.key);
     const after = { ...specification, key: service.key };
     this.#checkService(after);
     const before = service.specification;
@@ -204,7 +211,7 @@ export class ServiceTable {
 
   /** ESRCH. */
   delete(key: ServiceKey): void {
-    this.#remove(this.#require(key));
+    this.#remove(this.require(key));
   }
 
   /** Deletes all services. Timeouts and synchronisation daemons stay. */
@@ -214,7 +221,7 @@ export class ServiceTable {
 
   /** ESRCH (service), ERANGE, EEXIST, EINVAL (address not unicast, other family without a tunnel …). */
   addDestination(key: ServiceKey, specification: DestinationSpecification): Destination {
-    const service = this.#require(key);
+    const service = this.require(key);
     const address = this.#checkDestination(service, specification);
     const text = formatAddress(address);
     if (this.findDestination(service, text, specification.port)) {
@@ -236,7 +243,7 @@ export class ServiceTable {
 
   /** Replaces all properties of a destination. ESRCH (service), ERANGE, ENOENT, EINVAL. */
   editDestination(key: ServiceKey, specification: DestinationSpecification): Destination {
-    const service = this.#require(key);
+    const service = this.require(key);
     const address = formatAddress(this.#checkDestination(service, specification));
     const destination = this.#requireDestination(service, address, specification.port);
     const before = destination.specification;
@@ -255,7 +262,7 @@ export class ServiceTable {
 
   /** ESRCH (service), ENOENT. */
   deleteDestination(key: ServiceKey, address: string, port: number): void {
-    const service = this.#require(key);
+    const service = this.require(key);
     const bytes = parseAddress(address);
     const destination = this.#requireDestination(service, bytes ? formatAddress(bytes) : address, port);
     service.destinations.splice(service.destinations.indexOf(destination), 1);
@@ -336,12 +343,6 @@ export class ServiceTable {
         }),
       ),
     };
-  }
-
-  #require(key: ServiceKey): Service {
-    const service = this.find(key);
-    if (!service) throw new IpvsError('ESRCH', `no service ${serviceKeyText(key)}`);
-    return service;
   }
 
   #requireDestination(service: Service, address: string, port: number): Destination {
