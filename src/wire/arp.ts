@@ -50,12 +50,27 @@ export function readArp(bytes: Uint8Array, at: number): ArpPacket {
   };
 }
 
-/** Writes 28 bytes; addresses must be valid text. Returns the offset behind them. */
+/**
+ * Writes 28 bytes. Returns the offset behind them.
+ * @throws RangeError that names the address which is not one
+ */
 export function writeArp(bytes: Uint8Array, at: number, packet: ArpPacket): number {
   bytes.set([0, 1, 8, 0, 6, 4, packet.operation >>> 8, packet.operation & 0xff], at);
-  bytes.set(parseMac(packet.senderMac) as Uint8Array, at + Arp.senderMac);
-  bytes.set(parseIpv4Address(packet.senderAddress) as Uint8Array, at + Arp.senderAddress);
-  bytes.set(parseMac(packet.targetMac) as Uint8Array, at + Arp.targetMac);
-  bytes.set(parseIpv4Address(packet.targetAddress) as Uint8Array, at + Arp.targetAddress);
+  bytes.set(macBytes(packet.senderMac), at + Arp.senderMac);
+  bytes.set(ipv4Bytes(packet.senderAddress), at + Arp.senderAddress);
+  bytes.set(macBytes(packet.targetMac), at + Arp.targetMac);
+  bytes.set(ipv4Bytes(packet.targetAddress), at + Arp.targetAddress);
   return at + ARP_LENGTH;
+}
+
+function macBytes(text: string): Uint8Array {
+  const bytes = parseMac(text);
+  if (!bytes) throw new RangeError(`"${text}" is not a MAC address`);
+  return bytes;
+}
+
+function ipv4Bytes(text: string): Uint8Array {
+  const bytes = parseIpv4Address(text);
+  if (!bytes) throw new RangeError(`"${text}" is not an IPv4 address`);
+  return bytes;
 }

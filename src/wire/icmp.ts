@@ -81,6 +81,25 @@ export function fillIcmpChecksum(
   view.setUint16(at + Icmp.checksum, finish(icmpSum(view, family, network, at, length)), true);
 }
 
+export interface IcmpHeader {
+  type: number;
+  code: number;
+  /** As it stands in the header, most significant byte first. */
+  checksum: number;
+  /** The second word: identifier and sequence of an echo, MTU of a too-big error. */
+  rest: number;
+}
+
+/** The header at `at`, which `checkIcmp` accepted. */
+export function readIcmp(view: DataView, at: number): IcmpHeader {
+  return {
+    type: view.getUint8(at + Icmp.type),
+    code: view.getUint8(at + Icmp.code),
+    checksum: view.getUint16(at + Icmp.checksum),
+    rest: view.getUint32(at + Icmp.rest),
+  };
+}
+
 /** Writes type, code and the second word; the checksum is left 0 for `fillIcmpChecksum`. Returns the body's offset. */
 export function writeIcmp(view: DataView, at: number, type: number, code: number, rest: number): number {
   view.setUint8(at + Icmp.type, type);

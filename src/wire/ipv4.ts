@@ -1,4 +1,5 @@
 /** IPv4 headers (RFC 791). */
+import { formatAddress } from './address.ts';
 import { finish, sumBytes, updateWord } from './checksum.ts';
 import { Malformed } from './malformed.ts';
 
@@ -41,14 +42,17 @@ export const IPV4_DONT_FRAGMENT = 0x4000;
 export const IPV4_MORE_FRAGMENTS = 0x2000;
 export const IPV4_OFFSET_MASK = 0x1fff;
 
+/** Option types without a length byte (RFC 791 section 3.1); all others have one. */
+export const Ipv4Option = { end: 0, nop: 1 } as const;
+
 /** Header length in bytes as the field states it, 0..60. */
 export function ipv4HeaderLength(view: DataView, at: number): number {
   return (view.getUint8(at) & 0x0f) << 2;
 }
 
 /**
- * Refuses a header that is cut off, claims an impossible length or more bytes than there are, or whose checksum is
- * wrong (RFC 1122 3.2.1.2 demands silent discard of the last).
+ * Refuses a header that is cut off, claims an impossible length or more bytes than there are, whose checksum is
+ * wrong (RFC 1122 3.2.1.2 demands silent discard of that), or whose options run out of it.
  * @param length bytes available from `at`, which may include Ethernet padding
  */
 export function checkIpv4(view: DataView, at: number, length: number): Malformed {
@@ -60,6 +64,25 @@ export function checkIpv4(view: DataView, at: number, length: number): Malformed
   const totalLength = view.getUint16(at + Ipv4.totalLength);
   if (totalLength < headerLength || totalLength > length) return Malformed.ipv4TotalLength;
   if (sumBytes(view, at, headerLength) !== 0xffff) return Malformed.ipv4Checksum;
+  return headerLength === IPV4_HEADER ? Malformed.none : checkIpv4Options(view, at, headerLength);
+}
+
+/** Refuses options whose lengths run out of the header, as Linux does (net/ipv4/ip_options.c, ip_options_compile). */
+function checkIpv4Options(view: DataView, at: number, headerLength: number): Malformed {
+  const end = at + headerLength;
+  let option = at + IPV4_HEADER;
+  while (option < end) {
+    const type = view.getUint8(option);
+    if (type === Ipv4Option.end) return Malformed.none;
+    if (type === Ipv4Option.nop) {
+      option++;
+      continue;
+    }
+    if (option + 1 >= end) return Malformed.ipv4Options;
+    const length = view.getUint8(option + 1);
+    if (length < 2 || option + length > end) return Malformed.ipv4Options;
+    option += length;
+  }
   return Malformed.none;
 }
 
@@ -93,6 +116,44 @@ export interface Ipv4Fields {
   identification?: number;
   /** The whole 16-bit field: flags and offset in units of 8 bytes. */
   fragment?: number;
+}
+
+export interface Ipv4Header {
+  /** Bytes, 20..60. */
+  headerLength: number;
+  typeOfService: number;
+  /** Header and payload, bytes. */
+  totalLength: number;
+  identification: number;
+  dontFragment: boolean;
+  moreFragments: boolean;
+  /** Bytes, a multiple of 8. */
+  fragmentOffset: number;
+  ttl: number;
+  protocol: number;
+  /** As it stands in the header, most significant byte first. */
+  checksum: number;
+  source: string;
+  destination: string;
+}
+
+/** The header at `at`, which `checkIpv4` accepted. */
+export function readIpv4(view: DataView, bytes: Uint8Array, at: number): Ipv4Header {
+  const fragment = view.getUint16(at + Ipv4.fragment);
+  return {
+    headerLength: ipv4HeaderLength(view, at),
+    typeOfService: view.getUint8(at + Ipv4.typeOfService),
+    totalLength: view.getUint16(at + Ipv4.totalLength),
+    identification: view.getUint16(at + Ipv4.identification),
+    dontFragment: (fragment & IPV4_DONT_FRAGMENT) !== 0,
+    moreFragments: (fragment & IPV4_MORE_FRAGMENTS) !== 0,
+    fragmentOffset: (fragment & IPV4_OFFSET_MASK) << 3,
+    ttl: view.getUint8(at + Ipv4.ttl),
+    protocol: view.getUint8(at + Ipv4.protocol),
+    checksum: view.getUint16(at + Ipv4.checksum),
+    source: formatAddress(bytes, at + Ipv4.source, 4),
+    destination: formatAddress(bytes, at + Ipv4.destination, 4),
+  };
 }
 
 /** Writes a 20-byte header with its checksum; returns the offset of the payload. */

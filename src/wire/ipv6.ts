@@ -1,4 +1,5 @@
 /** IPv6 headers and the extension headers a router has to walk (RFC 8200). */
+import { formatAddress } from './address.ts';
 import { Protocol } from './ipv4.ts';
 import { Malformed } from './malformed.ts';
 
@@ -20,8 +21,8 @@ export const Ipv6 = {
 export const Ipv6Fragment = { nextHeader: 0, offset: 2, identification: 4 } as const;
 
 /**
- * Refuses a header that is cut off or claims more payload than there is. A payload length of 0 (jumbogram) is
- * refused too: no Ethernet frame carries one.
+ * Refuses a header that is cut off or claims more payload than there is. A jumbogram (RFC 2675: payload length 0
+ * in front of a hop-by-hop header) has no header where it says one is, and falls to the walk over these.
  */
 export function checkIpv6(view: DataView, at: number, length: number): Malformed {
   if (length < IPV6_HEADER) return Malformed.ipv6Truncated;
@@ -65,6 +66,30 @@ export interface Ipv6Fields {
   trafficClass?: number;
   /** 20 bits. */
   flowLabel?: number;
+}
+
+export interface Ipv6Header {
+  trafficClass: number;
+  flowLabel: number;
+  /** Bytes behind the fixed header. */
+  payloadLength: number;
+  nextHeader: number;
+  hopLimit: number;
+  source: string;
+  destination: string;
+}
+
+/** The fixed header at `at`, which `checkIpv6` accepted. */
+export function readIpv6(view: DataView, bytes: Uint8Array, at: number): Ipv6Header {
+  return {
+    trafficClass: trafficClass(view, at),
+    flowLabel: view.getUint32(at) & 0xfffff,
+    payloadLength: view.getUint16(at + Ipv6.payloadLength),
+    nextHeader: view.getUint8(at + Ipv6.nextHeader),
+    hopLimit: view.getUint8(at + Ipv6.hopLimit),
+    source: formatAddress(bytes, at + Ipv6.source, 16),
+    destination: formatAddress(bytes, at + Ipv6.destination, 16),
+  };
 }
 
 /** Writes a fixed header; returns the offset of the payload. */

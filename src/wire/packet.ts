@@ -17,15 +17,16 @@ import {
 import {
   checkIpv6,
   extensionHeaderLength,
+  IPV6_FRAGMENT_HEADER,
   IPV6_HEADER,
   Ipv6,
   Ipv6Fragment,
   isExtensionHeader,
 } from './ipv6.ts';
 import { Malformed } from './malformed.ts';
-import { checkSctp } from './sctp.ts';
-import { checkTcp, Tcp } from './tcp.ts';
-import { checkUdp } from './udp.ts';
+import { checkSctp, SCTP_HEADER } from './sctp.ts';
+import { checkFirstTcpFragment, checkTcp, Tcp } from './tcp.ts';
+import { checkFirstUdpFragment, checkUdp } from './udp.ts';
 
 /** Room in front of a frame that encapsulation may grow into: the largest outer header plus alignment. */
 export const HEADROOM = 256;
@@ -84,10 +85,7 @@ export class Packet {
 
   /** Copies a frame into the buffer behind the headroom and parses it. */
   load(frame: Uint8Array): Malformed {
-    if (frame.length > this.bytes.length - 2 * HEADROOM) {
-      this.start = this.end = HEADROOM;
-      return Malformed.frameTooLong;
-    }
+    if (frame.length > this.bytes.length - 2 * HEADROOM) return this.#reset(-1, 0);
     this.bytes.set(frame, HEADROOM);
     return this.parse(HEADROOM, frame.length);
   }
@@ -98,15 +96,13 @@ export class Packet {
   }
 
   /**
-   * Sets the cursor to the frame at `start` and finds its headers. Anything but `Malformed.none` means that the
-   * fields behind the header at fault are not set.
+   * Sets the cursor to the frame at `start` and finds its headers. Anything but `Malformed.none` means that what
+   * belongs behind the header at fault is not set: offsets are `start`, numbers 0, flags false. A frame that does
+   * not lie inside the buffer is refused as too long, and leaves an empty cursor.
    */
   parse(start: number, length: number): Malformed {
-    this.start = start;
-    this.end = start + length;
-    this.tags = 0;
-    this.family = 0;
-    this.protocol = 0;
+    const refused = this.#reset(start, length);
+    if (refused !== Malformed.none) return refused;
     if (length < ETHERNET_HEADER) return Malformed.frameTooShort;
     let etherType = this.view.getUint16(start + Ethernet.etherType);
     let network = start + ETHERNET_HEADER;
@@ -125,16 +121,36 @@ export class Packet {
 
   /** Parses an IP packet without a frame around it, at `at` (what a tunnel or an ICMP error carries). */
   parseNetwork(at: number, length: number): Malformed {
-    this.start = at;
-    this.end = at + length;
-    this.tags = 0;
-    this.family = 0;
-    this.protocol = 0;
+    const refused = this.#reset(at, length);
+    if (refused !== Malformed.none) return refused;
     this.network = at;
     if (length < 1) return Malformed.ipv4Truncated;
     const version = this.view.getUint8(at) >>> 4;
     this.etherType = version === 6 ? EtherType.ipv6 : EtherType.ipv4;
     return version === 6 ? this.#parseIpv6(at) : this.#parseIpv4(at);
+  }
+
+  /** Forgets the frame before this one: nothing of it may show through where this one has no such header. */
+  #reset(start: number, length: number): Malformed {
+    const inside = start >= 0 && length >= 0 && start + length <= this.bytes.length;
+    const first = inside ? start : 0;
+    this.start = first;
+    this.end = inside ? start + length : 0;
+    this.etherType = 0;
+    this.tags = 0;
+    this.network = first;
+    this.family = 0;
+    this.networkEnd = first;
+    this.protocol = 0;
+    this.transport = first;
+    this.fragmentHeader = -1;
+    this.isFragment = false;
+    this.fragmentOffset = 0;
+    this.moreFragments = false;
+    this.sourcePort = 0;
+    this.destinationPort = 0;
+    this.tcpFlags = 0;
+    return inside ? Malformed.none : Malformed.frameTooLong;
   }
 
   #parseIpv4(network: number): Malformed {
@@ -144,11 +160,10 @@ export class Packet {
     this.networkEnd = network + this.view.getUint16(network + Ipv4.totalLength);
     this.protocol = this.view.getUint8(network + Ipv4.protocol);
     this.transport = network + ipv4HeaderLength(this.view, network);
-    this.fragmentHeader = -1;
     const fragment = this.view.getUint16(network + Ipv4.fragment);
     this.fragmentOffset = (fragment & IPV4_OFFSET_MASK) << 3;
     this.moreFragments = (fragment & IPV4_MORE_FRAGMENTS) !== 0;
-    return this.#parseTransport();
+    return this.#parseTransport(this.transport);
   }
 
   #parseIpv6(network: number): Malformed {
@@ -156,9 +171,6 @@ export class Packet {
     if (refused !== Malformed.none) return refused;
     this.family = 6;
     this.networkEnd = network + IPV6_HEADER + this.view.getUint16(network + Ipv6.payloadLength);
-    this.fragmentHeader = -1;
-    this.fragmentOffset = 0;
-    this.moreFragments = false;
     let next = this.view.getUint8(network + Ipv6.nextHeader);
     let at = network + IPV6_HEADER;
     for (let walked = 0; isExtensionHeader(next); walked++) {
@@ -167,6 +179,8 @@ export class Packet {
       const length = extensionHeaderLength(this.view, at, next);
       if (at + length > this.networkEnd) return Malformed.ipv6ExtensionHeader;
       if (next === Protocol.fragment) {
+        // A fragment of a fragment: the second header would hide what the first one says.
+        if (this.fragmentHeader >= 0) return Malformed.ipv6ExtensionHeader;
         this.fragmentHeader = at;
         const field = this.view.getUint16(at + Ipv6Fragment.offset);
         this.fragmentOffset = field & 0xfff8;
@@ -179,44 +193,50 @@ export class Packet {
     }
     this.protocol = next;
     this.transport = at;
-    return this.#parseTransport();
+    // What a fragment carries starts behind the fragment header, extension headers included.
+    return this.#parseTransport(this.fragmentHeader < 0 ? at : this.fragmentHeader + IPV6_FRAGMENT_HEADER);
   }
 
-  #parseTransport(): Malformed {
-    this.sourcePort = 0;
-    this.destinationPort = 0;
-    this.tcpFlags = 0;
+  /** @param fragmentData where the bytes begin that reassembly would put at `fragmentOffset` */
+  #parseTransport(fragmentData: number): Malformed {
     this.isFragment = this.moreFragments || this.fragmentOffset > 0;
     const length = this.networkEnd - this.transport;
     if (this.isFragment) {
-      if (length === 0 || this.fragmentOffset + length > 65535) return Malformed.fragmentLength;
-      if (this.moreFragments && (length & 7) !== 0) return Malformed.fragmentLength;
+      const carried = this.networkEnd - fragmentData;
+      if (carried === 0 || this.fragmentOffset + carried > 65535) return Malformed.fragmentLength;
+      if (this.moreFragments && (carried & 7) !== 0) return Malformed.fragmentLength;
       if (this.fragmentOffset > 0) return Malformed.none;
     }
     switch (this.protocol) {
       case Protocol.tcp: {
-        // The first fragment need not hold the whole header; ports and flags must be there.
-        const refused =
-          this.isFragment && length >= 14 ? Malformed.none : checkTcp(this.view, this.transport, length);
+        const refused = this.isFragment
+          ? checkFirstTcpFragment(this.view, this.transport, length)
+          : checkTcp(this.view, this.transport, length);
         if (refused !== Malformed.none) return refused;
         this.tcpFlags = this.view.getUint8(this.transport + Tcp.flags);
         break;
       }
       case Protocol.udp: {
-        const refused =
-          this.isFragment && length >= 8 ? Malformed.none : checkUdp(this.view, this.transport, length);
+        const refused = this.isFragment
+          ? checkFirstUdpFragment(this.view, this.transport, length)
+          : checkUdp(this.view, this.transport, length);
         if (refused !== Malformed.none) return refused;
         break;
       }
       case Protocol.sctp: {
-        const refused =
-          this.isFragment && length >= 12 ? Malformed.none : checkSctp(this.view, this.transport, length);
+        // The first chunk may go on in the next fragment; the ports must be here.
+        const refused = this.isFragment
+          ? length < SCTP_HEADER
+            ? Malformed.sctpTruncated
+            : Malformed.none
+          : checkSctp(this.view, this.transport, length);
         if (refused !== Malformed.none) return refused;
         break;
       }
       case Protocol.icmp:
+        return this.family === 4 && length < ICMP_HEADER ? Malformed.icmpTruncated : Malformed.none;
       case Protocol.icmpv6:
-        return length < ICMP_HEADER ? Malformed.icmpTruncated : Malformed.none;
+        return this.family === 6 && length < ICMP_HEADER ? Malformed.icmpTruncated : Malformed.none;
       default:
         return Malformed.none;
     }

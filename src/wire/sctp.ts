@@ -32,6 +32,24 @@ export function checkSctp(view: DataView, at: number, length: number): Malformed
   return Malformed.none;
 }
 
+export interface SctpHeader {
+  sourcePort: number;
+  destinationPort: number;
+  verificationTag: number;
+  /** As `tshark` shows it: the four bytes, first one most significant. */
+  checksum: number;
+}
+
+/** The common header at `at`, which `checkSctp` accepted. */
+export function readSctp(view: DataView, at: number): SctpHeader {
+  return {
+    sourcePort: view.getUint16(at + Sctp.sourcePort),
+    destinationPort: view.getUint16(at + Sctp.destinationPort),
+    verificationTag: view.getUint32(at + Sctp.verificationTag),
+    checksum: view.getUint32(at + Sctp.checksum),
+  };
+}
+
 const CRC32C_TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
   let remainder = byte;
   for (let bit = 0; bit < 8; bit++)

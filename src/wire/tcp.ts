@@ -53,6 +53,15 @@ export function checkTcp(view: DataView, at: number, length: number): Malformed 
   return Malformed.none;
 }
 
+/**
+ * Refuses what cannot be the first fragment of a segment. It need not hold the whole header, but ports, data offset
+ * and flags must be there, as ip_vs needs them (`length` is at least 14), and the offset must be a possible one.
+ */
+export function checkFirstTcpFragment(view: DataView, at: number, length: number): Malformed {
+  if (length < Tcp.flags + 1) return Malformed.tcpTruncated;
+  return tcpHeaderLength(view, at) < TCP_HEADER ? Malformed.tcpHeaderLength : Malformed.none;
+}
+
 /** Refuses options whose lengths run out of the header (RFC 9293 3.1, MUST-7). */
 export function checkTcpOptions(view: DataView, at: number): Malformed {
   const end = at + tcpHeaderLength(view, at);
@@ -72,24 +81,59 @@ export function checkTcpOptions(view: DataView, at: number): Malformed {
   return Malformed.none;
 }
 
-/** Offset of the option of this kind, or -1. Stops quietly at the end and at the first inconsistent length. */
+/**
+ * Offset of the option of this kind, or -1. What it finds lies wholly inside the header, but its length byte may
+ * still be wrong for its kind. Stops quietly at the end and at the first inconsistent length.
+ */
 export function findTcpOption(view: DataView, at: number, kind: number): number {
   const end = at + tcpHeaderLength(view, at);
   let option = at + TCP_HEADER;
   while (option < end) {
     const found = view.getUint8(option);
-    if (found === kind) return option;
-    if (found === TcpOption.end) return -1;
-    if (found === TcpOption.nop) {
+    if (found === TcpOption.end || found === TcpOption.nop) {
+      if (found === kind) return option;
+      if (found === TcpOption.end) return -1;
       option++;
       continue;
     }
     if (option + 1 >= end) return -1;
     const length = view.getUint8(option + 1);
-    if (length < 2) return -1;
+    if (length < 2 || option + length > end) return -1;
+    if (found === kind) return option;
     option += length;
   }
   return -1;
+}
+
+export interface TcpHeader {
+  sourcePort: number;
+  destinationPort: number;
+  sequence: number;
+  acknowledgement: number;
+  /** Bytes, 20..60. */
+  headerLength: number;
+  /** A sum of `TcpFlag`. */
+  flags: number;
+  /** As sent, not scaled. */
+  window: number;
+  /** As it stands in the header, most significant byte first. */
+  checksum: number;
+  urgent: number;
+}
+
+/** The header at `at`, which `checkTcp` accepted. */
+export function readTcp(view: DataView, at: number): TcpHeader {
+  return {
+    sourcePort: view.getUint16(at + Tcp.sourcePort),
+    destinationPort: view.getUint16(at + Tcp.destinationPort),
+    sequence: view.getUint32(at + Tcp.sequence),
+    acknowledgement: view.getUint32(at + Tcp.acknowledgement),
+    headerLength: tcpHeaderLength(view, at),
+    flags: view.getUint8(at + Tcp.flags),
+    window: view.getUint16(at + Tcp.window),
+    checksum: view.getUint16(at + Tcp.checksum),
+    urgent: view.getUint16(at + Tcp.urgent),
+  };
 }
 
 /** Sum over pseudo-header and segment: 0xffff if the checksum in it is right. */

@@ -17,6 +17,31 @@ export function checkUdp(view: DataView, at: number, length: number): Malformed 
   return Malformed.none;
 }
 
+/** Refuses what cannot be the first fragment of a datagram: its length field speaks of all of the datagram. */
+export function checkFirstUdpFragment(view: DataView, at: number, length: number): Malformed {
+  if (length < UDP_HEADER) return Malformed.udpTruncated;
+  return view.getUint16(at + Udp.length) < UDP_HEADER ? Malformed.udpLength : Malformed.none;
+}
+
+export interface UdpHeader {
+  sourcePort: number;
+  destinationPort: number;
+  /** Header and data, bytes. */
+  length: number;
+  /** As it stands in the header, most significant byte first; 0 is none. */
+  checksum: number;
+}
+
+/** The header at `at`, which `checkUdp` accepted. */
+export function readUdp(view: DataView, at: number): UdpHeader {
+  return {
+    sourcePort: view.getUint16(at + Udp.sourcePort),
+    destinationPort: view.getUint16(at + Udp.destinationPort),
+    length: view.getUint16(at + Udp.length),
+    checksum: view.getUint16(at + Udp.checksum),
+  };
+}
+
 /** Sum over pseudo-header and datagram: 0xffff if the checksum in it is right. */
 export function udpSum(view: DataView, family: Family, network: number, at: number, length: number): number {
   const pseudo =
