@@ -1,0 +1,32 @@
+/**
+ * Where a director stands: what brings it packets and takes them away. The daemon holds one of these and knows nothing
+ * else of it; `virtual.ts` and `xdp/` implement it.
+ */
+import type { VirtualServer } from '../ipvs/specification.ts';
+
+export type DatapathKind = 'virtual' | 'xdp';
+
+/** Plain data for people and JSON, each key a word that says what the value is ("mode": "native"). */
+export type DatapathStatus = Readonly<Record<string, string | number | boolean | readonly string[]>>;
+
+export interface StopOptions {
+  /**
+   * False: the daemon only goes away; what forwards by itself (programs, tables) stays for the next one. True: every
+   * trace is removed.
+   */
+  remove: boolean;
+}
+
+export interface Datapath {
+  readonly kind: DatapathKind;
+  /** Valid from construction on; takes changes before `start`, too. */
+  readonly director: VirtualServer;
+  /**
+   * Begins to forward.
+   * @throws Error whose message is one line: what is missing and what to do. Nothing is left behind then.
+   */
+  start(): Promise<void>;
+  /** Ends it; safe to call twice, and before `start`. */
+  stop(options: StopOptions): Promise<void>;
+  status(): DatapathStatus;
+}
