@@ -1,0 +1,300 @@
+/**
+ * What an administrator can do to a director and see of it: configuration, counters, rates and listings.
+ */
+import { formatAddress } from '../wire/address.ts';
+import { Protocol } from '../wire/ipv4.ts';
+import { CONNECTION_BYTES, ConnectionField, ConnectionFlag } from './connections.ts';
+import { DESTINATION_BYTES, DestinationField } from './destinations.ts';
+import type { Lifecycle } from './lifecycle.ts';
+import type { PlanChange } from './plan.ts';
+import { SCHEDULERS } from './schedulers/registry.ts';
+import type { ServerPool } from './server-pool.ts';
+import type { ServiceIndex } from './service-index.ts';
+import {
+  type CounterSource,
+  type Destination,
+  type DestinationCounters,
+  type HostAddresses,
+  type Service,
+  ServiceTable,
+  type ServiceTableListener,
+} from './service-table.ts';
+import type {
+  ConnectionStatus,
+  DestinationSpecification,
+  ServiceKey,
+  ServiceSpecification,
+  ServiceStatus,
+  Statistics,
+  SyncDaemon,
+  SyncRole,
+  Timeouts,
+  VirtualServer,
+} from './specification.ts';
+import { COUNTER_STRIDE, ESTIMATION_PERIOD, Tally } from './statistics.ts';
+import { TCP_STATE_NAMES } from './tcp-states.ts';
+
+export class Administration implements VirtualServer {
+  readonly tableSize: number;
+  /** Milliseconds: the time listings are made for; the director sets it. */
+  now = 0;
+  /** Destinations ever added whose replies pass the director: while 0, nothing is looked up by replies. */
+  translated = 0;
+  readonly #lifecycle: Lifecycle;
+  readonly #pool: ServerPool;
+  readonly #index: ServiceIndex;
+  readonly #table: ServiceTable;
+  readonly #tallies = new Map<Service, Tally>();
+  readonly #total = new Tally();
+  readonly #sums = new Float64Array(COUNTER_STRIDE);
+
+  /**
+   * @param tableSize buckets that listings state (`size=`)
+   */
+  constructor(lifecycle: Lifecycle, index: ServiceIndex, host: HostAddresses, tableSize: number) {
+    this.tableSize = tableSize;
+    this.#lifecycle = lifecycle;
+    this.#pool = lifecycle.pool;
+    this.#index = index;
+    this.#table = new ServiceTable({
+      schedulers: new Set(SCHEDULERS.keys()),
+      host,
+      listener: this.#listener(),
+    });
+  }
+
+  /** Takes a sample of all rates; to be called every `ESTIMATION_PERIOD`. */
+  estimate(): void {
+    for (const service of this.#table.services()) {
+      for (const { index } of service.destinations) {
+        this.#pool.tally(index).estimate(this.#pool.counters, index * COUNTER_STRIDE, ESTIMATION_PERIOD);
+      }
+      this.#tallyOf(service).estimate(this.#countersOf(service), 0, ESTIMATION_PERIOD);
+    }
+    this.#total.estimate(this.#totalCounters(), 0, ESTIMATION_PERIOD);
+  }
+
+  #tallyOf(service: Service): Tally {
+    let tally = this.#tallies.get(service);
+    if (!tally) {
+      tally = new Tally();
+      this.#tallies.set(service, tally);
+    }
+    return tally;
+  }
+
+  /** What a service has counted: its destinations, and what deleted ones left behind. Valid until the next call. */
+  #countersOf(service: Service): Float64Array {
+    const sums = this.#sums;
+    sums.set(this.#tallyOf(service).totals);
+    for (const { index } of service.destinations) {
+      for (let counter = 0; counter < 5; counter++) {
+        sums[counter] =
+          (sums[counter] as number) + (this.#pool.counters[index * COUNTER_STRIDE + counter] as number);
+      }
+    }
+    return sums;
+  }
+
+  #totalCounters(): Float64Array {
+    const sums = new Float64Array(COUNTER_STRIDE);
+    sums.set(this.#total.totals);
+    for (const service of this.#table.services()) {
+      const counters = this.#countersOf(service);
+      for (let counter = 0; counter < 5; counter++) {
+        sums[counter] = (sums[counter] as number) + (counters[counter] as number);
+      }
+    }
+    return sums;
+  }
+
+  #listener(): ServiceTableListener {
+    return {
+      serviceAdded: service => {
+        this.#index.add(service);
+        this.#compile(service, 'service');
+      },
+      serviceEdited: (service, before) => {
+        if (before.scheduler !== service.specification.scheduler) service.plan = undefined;
+        this.#compile(service, 'service');
+      },
+      serviceDeleted: service => {
+        this.#index.remove(service);
+        this.#total.add(this.#countersOf(service));
+        this.#tallies.delete(service);
+      },
+      destinationAdded: destination => {
+        this.#pool.add(destination);
+        if (isTranslated(destination)) this.translated++;
+        this.#compile(destination.service, 'add');
+      },
+      destinationEdited: destination => {
+        this.#pool.update(destination);
+        if (isTranslated(destination)) this.translated++;
+        this.#compile(destination.service, 'edit');
+      },
+      destinationDeleted: (destination, last) => {
+        const { index, service } = destination;
+        this.#tallyOf(service).add(this.#pool.counters, index * COUNTER_STRIDE);
+        this.#pool.remove(destination, this.now);
+        if (!last) this.#compile(service, 'delete');
+      },
+    };
+  }
+
+  #compile(service: Service, change: PlanChange): void {
+    const { scheduler, schedulerFlags } = service.specification;
+    const servers = service.destinations.map(({ index, address, specification, lastWeight }) => ({
+      index,
+      address,
+      port: specification.port,
+      weight: specification.weight,
+      lastWeight,
+    }));
+    service.plan = SCHEDULERS.get(scheduler)?.compile(servers, schedulerFlags, change, service.plan);
+  }
+
+  addService(service: ServiceSpecification): void {
+    this.#table.add(service);
+  }
+
+  editService(service: ServiceSpecification): void {
+    this.#table.edit(service);
+  }
+
+  deleteService(key: ServiceKey): void {
+    this.#table.delete(key);
+  }
+
+  flush(): void {
+    this.#table.flush();
+  }
+
+  addDestination(service: ServiceKey, destination: DestinationSpecification): void {
+    this.#table.addDestination(service, destination);
+  }
+
+  editDestination(service: ServiceKey, destination: DestinationSpecification): void {
+    this.#table.editDestination(service, destination);
+  }
+
+  deleteDestination(service: ServiceKey, address: string, port: number): void {
+    this.#table.deleteDestination(service, address, port);
+  }
+
+  startSyncDaemon(daemon: SyncDaemon): void {
+    this.#table.startSyncDaemon(daemon);
+  }
+
+  stopSyncDaemon(role: SyncRole): void {
+    this.#table.stopSyncDaemon(role);
+  }
+
+  syncDaemons(): SyncDaemon[] {
+    return this.#table.syncDaemons();
+  }
+
+  timeouts(): Timeouts {
+    return this.#table.timeouts();
+  }
+
+  setTimeouts(timeouts: Timeouts): void {
+    this.#table.setTimeouts(timeouts);
+    this.#lifecycle.timeouts.set(timeouts);
+  }
+
+  zero(key?: ServiceKey): void {
+    const services = key === undefined ? this.#table.services() : [this.#table.find(key)];
+    for (const service of services) {
+      if (!service) continue;
+      for (const { index } of service.destinations) this.#pool.zero(index);
+      this.#tallyOf(service).zero();
+    }
+    if (key === undefined) this.#total.zero();
+  }
+
+  services(): ServiceStatus[] {
+    return this.#table.services().map(service => this.#table.status(service, this.#counterSource));
+  }
+
+  service(key: ServiceKey): ServiceStatus | undefined {
+    const service = this.#table.find(key);
+    return service && this.#table.status(service, this.#counterSource);
+  }
+
+  /** Counters of the whole director. */
+  totals(): Statistics {
+    return this.#total.statistics(this.#totalCounters());
+  }
+
+  readonly #counterSource: CounterSource = {
+    ofService: service => this.#tallyOf(service).statistics(this.#countersOf(service)),
+    ofDestination: ({ index }): DestinationCounters => ({
+      activeConnections: this.#pool.table.active(index),
+      inactiveConnections: this.#pool.table.inactive(index),
+      persistentConnections: this.#pool.persistent[index] as number,
+      statistics: this.#pool.tally(index).statistics(this.#pool.counters, index * COUNTER_STRIDE),
+    }),
+  };
+
+  connections(): ConnectionStatus[] {
+    const { connections } = this.#lifecycle;
+    const tick = connections.tick(this.now);
+    const listed: ConnectionStatus[] = [];
+    for (let slot = 0; slot < connections.highWater; slot++) {
+      if (!connections.isUsed(slot) || connections.hasExpired(slot, tick)) continue;
+      listed.push(this.#connectionStatus(slot, tick));
+    }
+    return listed;
+  }
+
+  #connectionStatus(slot: number, tick: number): ConnectionStatus {
+    const { connections } = this.#lifecycle;
+    const servers = this.#pool.table.bytes;
+    const flags = connections.flags(slot);
+    const template = (flags & ConnectionFlag.template) !== 0;
+    const protocol = connections.protocol(slot);
+    const length = flags & ConnectionFlag.ipv6 ? 16 : 4;
+    const at = slot * CONNECTION_BYTES;
+    const ports = connections.ports(slot);
+    const destination = connections.destination(slot);
+    const server = destination * DESTINATION_BYTES;
+    return {
+      protocol,
+      state: stateName(protocol, connections.state(slot), template),
+      expiresIn: Math.floor(((connections.expires(slot) - tick) >>> 0) / connections.hz),
+      client: formatAddress(connections.bytes, at + ConnectionField.client, length),
+      clientPort: swap(ports & 0xffff),
+      virtual: formatAddress(connections.bytes, at + ConnectionField.virtual, length),
+      virtualPort: swap(ports >>> 16),
+      destination:
+        destination < 0
+          ? formatAddress(new Uint8Array(length))
+          : formatAddress(
+              servers,
+              server + DestinationField.address,
+              servers[server + DestinationField.family] === 6 ? 16 : 4,
+            ),
+      destinationPort: swap(connections.destinationPortRaw(slot)),
+      template,
+      engine: '',
+      engineData: '',
+    };
+  }
+}
+
+function isTranslated(destination: Destination): boolean {
+  const { method } = destination.specification;
+  return method === 'masq' || method === 'fullnat';
+}
+
+function stateName(protocol: number, state: number, template: boolean): string {
+  if (template) return state ? 'ASSURED' : 'NONE';
+  if (protocol === Protocol.tcp) return TCP_STATE_NAMES[state] ?? 'ERR!';
+  if (protocol === Protocol.udp) return 'UDP';
+  return 'NONE';
+}
+
+function swap(port: number): number {
+  return ((port & 0xff) << 8) | (port >>> 8);
+}

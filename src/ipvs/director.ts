@@ -1,0 +1,280 @@
+/**
+ * The director: what happens to a packet, from its arrival to its departure. Read `process` from top to bottom and you
+ * have followed one. The order of the steps is that of ip_vs_in and ip_vs_out (net/netfilter/ipvs/ip_vs_core.c).
+ */
+import { IcmpType, Icmpv6Type, Unreachable6Code, UnreachableCode } from '../wire/icmp.ts';
+import { Protocol } from '../wire/ipv4.ts';
+import type { Packet } from '../wire/packet.ts';
+import { TcpFlag } from '../wire/tcp.ts';
+import { Administration } from './administration.ts';
+import { ConnectionFlag, ConnectionKey, ConnectionTable } from './connections.ts';
+import { DestinationFlag, DestinationTable, Forwarding } from './destinations.ts';
+import { DROP_NAMES, Drop } from './drops.ts';
+import { forwardGate } from './forwarding/gate.ts';
+import { forwardMasq, returnMasq } from './forwarding/masq.ts';
+import { DELIVER_LOCALLY, type Outcome, Way } from './forwarding/way.ts';
+import { IcmpErrors } from './icmp-errors.ts';
+import { Lifecycle } from './lifecycle.ts';
+import type { Network } from './network.ts';
+import { Refused, Scheduling, setKey, setReplyKey } from './scheduling.ts';
+import { Selector } from './selection.ts';
+import { ServerPool } from './server-pool.ts';
+import { ServiceIndex } from './service-index.ts';
+import type { HostAddresses, Service } from './service-table.ts';
+import { DEFAULT_SETTINGS, type Settings } from './settings.ts';
+import { COUNTER_STRIDE, Counter, ESTIMATION_PERIOD } from './statistics.ts';
+import { TcpDirection, TcpState } from './tcp-states.ts';
+import { TimeoutTable } from './timeouts.ts';
+
+/** What became of a packet. */
+export const Verdict = {
+  /** Not the virtual server's business: the host's own stack goes on with it. */
+  pass: 0,
+  /** Sent on, or answered. */
+  taken: 1,
+  /** Dropped; `Director.drops` says why. */
+  dropped: 2,
+} as const;
+
+export type Verdict = (typeof Verdict)[keyof typeof Verdict];
+
+export interface DirectorOptions {
+  network: Network;
+  /** What the checks of addresses and interfaces need to know of the host. */
+  host: HostAddresses;
+  /** Most connections at a time, when `connections` is not given. Default 65536. */
+  capacity?: number;
+  connections?: ConnectionTable;
+  destinations?: DestinationTable;
+  settings?: Partial<Settings>;
+  /** Gives random numbers, 0..2^32-1; for `twos`, ports and secrets. */
+  random?: () => number;
+  /** Buckets that listings state (`size=`); the kernel's default is 4096. */
+  tableSize?: number;
+}
+
+/** Buckets of the kernel's connection table (CONFIG_IP_VS_TAB_BITS 12). */
+const DEFAULT_TABLE_SIZE = 4096;
+/** Destinations at most, when no table is given. */
+const DESTINATION_CAPACITY = 1 << 17;
+
+export class Director {
+  /** Configuration, counters and listings. */
+  readonly administration: Administration;
+  readonly connections: ConnectionTable;
+  readonly destinations: DestinationTable;
+  readonly settings: Settings;
+  readonly pool: ServerPool;
+  /** Packets dropped, by `Drop`. */
+  readonly drops = new Float64Array(DROP_NAMES.length);
+  readonly #network: Network;
+  readonly #errors: IcmpErrors;
+  readonly #way: Way;
+  readonly #lifecycle: Lifecycle;
+  readonly #selector: Selector;
+  readonly #scheduling: Scheduling;
+  readonly #index = new ServiceIndex();
+  readonly #key = new ConnectionKey();
+  #nextEstimate = ESTIMATION_PERIOD * 1000;
+
+  constructor(options: DirectorOptions) {
+    this.#network = options.network;
+    this.destinations = options.destinations ?? new DestinationTable(DESTINATION_CAPACITY);
+    this.connections =
+      options.connections ??
+      new ConnectionTable({
+        capacity: options.capacity ?? 65536,
+        destinations: this.destinations,
+        seed: options.random?.() ?? 0,
+      });
+    this.settings = { ...DEFAULT_SETTINGS, ...options.settings };
+    this.pool = new ServerPool(this.destinations, this.#network);
+    this.#lifecycle = new Lifecycle(this.connections, this.pool, new TimeoutTable(this.connections.hz));
+    this.#selector = new Selector(this.destinations, {
+      random: options.random ?? (() => 0),
+      localityExpiration: this.settings.lblc_expiration * 1000,
+    });
+    this.#scheduling = new Scheduling(this.#lifecycle, this.#selector, this.settings);
+    this.#errors = new IcmpErrors(this.#network);
+    this.#way = new Way(this.#network, this.#errors, this.pool);
+    this.administration = new Administration(
+      this.#lifecycle,
+      this.#index,
+      options.host,
+      options.tableSize ?? DEFAULT_TABLE_SIZE,
+    );
+  }
+
+  /**
+   * Handles a frame that arrived for this host and that `packet` has parsed without complaint. May change it in place.
+   * @param interfaceIndex where it arrived
+   * @param now milliseconds of a clock that never goes back
+   */
+  process(packet: Packet, interfaceIndex: number, now: number): Verdict {
+    this.administration.now = now;
+    // Without services the virtual server stands aside; its connections wait for the services to come back.
+    if (packet.family === 0 || this.#index.size === 0) return Verdict.pass;
+    const { protocol } = packet;
+    if (protocol !== Protocol.tcp && protocol !== Protocol.udp) return Verdict.pass;
+    if (packet.isFragment) return Verdict.pass;
+    const tick = this.connections.tick(now);
+    setKey(this.#key, packet);
+    let slot = this.connections.find(this.#key, tick);
+    if (slot >= 0) {
+      slot = this.#admit(slot, packet, tick);
+      if (slot === Gone.dropped) return Verdict.dropped;
+      if (slot >= 0) return this.#forward(slot, packet, tick);
+    } else if (this.administration.translated > 0) {
+      setReplyKey(this.#key, packet);
+      slot = this.connections.findReply(this.#key, tick);
+      if (slot >= 0) return this.#return(slot, packet, tick);
+    }
+    return this.#schedule(packet, interfaceIndex, now, tick);
+  }
+
+  /** Decides whether an existing connection may carry this packet. Returns its slot or one of `Gone`. */
+  #admit(slot: number, packet: Packet, tick: number): number {
+    const destination = this.connections.destination(slot);
+    if (packet.tcpFlags & TcpFlag.syn && this.#isReplaceable(slot, destination)) {
+      this.#lifecycle.expire(slot, tick);
+      return Gone.ended;
+    }
+    if (destination < 0 || this.destinations.flags(destination) & DestinationFlag.available) return slot;
+    if (this.settings.expire_nodest_conn === 0) {
+      this.#drop(Drop.serverGone);
+      return Gone.dropped;
+    }
+    this.#lifecycle.expire(slot, tick);
+    return Gone.ended;
+  }
+
+  /** True if a SYN on this connection begins a new one (is_new_conn_expected). */
+  #isReplaceable(slot: number, destination: number): boolean {
+    const { settings, connections } = this;
+    if (settings.expire_nodest_conn && destination >= 0 && this.destinations.weight(destination) === 0)
+      return true;
+    const mode = settings.conn_reuse_mode;
+    if (mode === 0 || this.#lifecycle.controllerOf(slot) >= 0) return false;
+    const state = connections.state(slot);
+    if (state === TcpState.timeWait || state === TcpState.close) return true;
+    return (
+      (mode & 2) !== 0 &&
+      state === TcpState.finWait &&
+      (connections.flags(slot) & ConnectionFlag.noOutput) !== 0
+    );
+  }
+
+  /** Client to server on an existing connection. */
+  #forward(slot: number, packet: Packet, tick: number): Verdict {
+    const { connections } = this;
+    const destination = connections.destination(slot);
+    if (destination >= 0) {
+      const { counters } = this.pool;
+      const at = destination * COUNTER_STRIDE;
+      counters[at + Counter.inPackets] = (counters[at + Counter.inPackets] as number) + 1;
+      counters[at + Counter.inBytes] =
+        (counters[at + Counter.inBytes] as number) + (packet.networkEnd - packet.network);
+    }
+    this.#advance(slot, TcpDirection.in, packet, tick);
+    const outcome = this.#transmit(slot, packet, destination);
+    connections.countPacket(slot);
+    if (connections.flags(slot) & ConnectionFlag.onePacket) this.#lifecycle.expire(slot, tick);
+    return this.#conclude(outcome);
+  }
+
+  /** Server to client. What cannot be sent on is neither counted nor moves the connection, as if it never came by. */
+  #return(slot: number, packet: Packet, tick: number): Verdict {
+    const outcome = returnMasq(this.#way, packet, this.connections, slot);
+    if (outcome === Drop.none || outcome === DELIVER_LOCALLY) {
+      const { counters } = this.pool;
+      const at = this.connections.destination(slot) * COUNTER_STRIDE;
+      counters[at + Counter.outPackets] = (counters[at + Counter.outPackets] as number) + 1;
+      counters[at + Counter.outBytes] =
+        (counters[at + Counter.outBytes] as number) + (packet.networkEnd - packet.network);
+      this.#advance(slot, TcpDirection.out, packet, tick);
+    }
+    return this.#conclude(outcome);
+  }
+
+  #advance(slot: number, direction: number, packet: Packet, tick: number): void {
+    if (packet.protocol === Protocol.tcp) this.#lifecycle.tcp(slot, direction, packet.tcpFlags, tick);
+    else this.#lifecycle.udp(slot, direction, tick);
+  }
+
+  #transmit(slot: number, packet: Packet, destination: number): Outcome {
+    switch (this.connections.flags(slot) & ConnectionFlag.forwarding) {
+      case Forwarding.gate:
+        return forwardGate(this.#way, packet, destination);
+      case Forwarding.masq:
+        return forwardMasq(this.#way, packet, this.connections, slot, destination);
+      default:
+        return DELIVER_LOCALLY;
+    }
+  }
+
+  /** A packet of no connection: the first of a new one, or none of ours. */
+  #schedule(packet: Packet, _interfaceIndex: number, now: number, tick: number): Verdict {
+    if (packet.protocol === Protocol.tcp) {
+      if (packet.tcpFlags & TcpFlag.rst) return Verdict.pass;
+      if ((packet.tcpFlags & TcpFlag.syn) === 0 && this.settings.sloppy_tcp === 0) return Verdict.pass;
+    }
+    const mark = 0;
+    const service = this.#index.find(
+      mark,
+      packet.family === 6 ? 6 : 4,
+      packet.protocol,
+      packet.bytes,
+      packet.view,
+      packet.destinationAt,
+      packet.destinationPort,
+    );
+    if (!service) return Verdict.pass;
+    const slot = this.#scheduling.schedule(service, packet, mark, now, tick);
+    if (slot >= 0) return this.#forward(slot, packet, tick);
+    if (slot === Refused.ignored) return Verdict.pass;
+    if (slot === Refused.dropped) return this.#drop(Drop.tableFull);
+    return this.#leave(service, packet);
+  }
+
+  /** No server for a packet of a service: the client is told, never by a RST (ip_vs_leave). */
+  #leave(service: Service, packet: Packet): Verdict {
+    if (!('mark' in service.key) && service.key.port === 21 && packet.destinationPort !== 21)
+      return Verdict.pass;
+    if (packet.family === 4) this.#errors.send(packet, IcmpType.unreachable, UnreachableCode.port);
+    else this.#errors.send(packet, Icmpv6Type.unreachable, Unreachable6Code.port);
+    return this.#drop(Drop.noServer);
+  }
+
+  #conclude(outcome: Outcome): Verdict {
+    if (outcome === Drop.none) return Verdict.taken;
+    if (outcome === DELIVER_LOCALLY) return Verdict.pass;
+    return this.#drop(outcome);
+  }
+
+  #drop(reason: Drop): Verdict {
+    this.drops[reason] = (this.drops[reason] as number) + 1;
+    return Verdict.dropped;
+  }
+
+  /**
+   * Does what time demands: ends connections that ran out, estimates rates, forgets deleted servers, and asks for the
+   * ways to the servers again. To be called about every second.
+   * @param limit most connection records to look at in this call
+   */
+  expire(now: number, limit?: number): void {
+    this.administration.now = now;
+    this.#lifecycle.sweep(this.connections.tick(now), limit);
+    this.pool.sweep(now);
+    if (now < this.#nextEstimate || this.settings.run_estimation === 0) return;
+    this.administration.estimate();
+    this.#nextEstimate = now + ESTIMATION_PERIOD * 1000;
+  }
+
+  /** Writes what the network knows of next hops into the destinations; to be called when routes or neighbours changed. */
+  resolveNextHops(): void {
+    this.pool.resolveAll();
+  }
+}
+
+/** Answers of `#admit` that are no slot. */
+const Gone = { ended: -1, dropped: -2 } as const;

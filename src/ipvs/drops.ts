@@ -1,0 +1,44 @@
+/** Why the director dropped or refused a packet, each with a counter of its own. */
+
+export const Drop = {
+  none: 0,
+  malformed: 1,
+  /** The connection's server is gone (deleted), and `expire_nodest_conn` is off. */
+  serverGone: 2,
+  /** No server could be chosen: the client got port unreachable. */
+  noServer: 3,
+  /** No route to the server: the client got host unreachable. */
+  noRoute: 4,
+  /** The next hop does not answer. */
+  nextHopUnresolved: 5,
+  ttlExpired: 6,
+  /** Larger than the way takes, and may not be fragmented: the client was told the size. */
+  tooBig: 7,
+  /** The connection table is full and nothing in it could make room. */
+  tableFull: 8,
+  /** Given up by `drop_packet`. */
+  overload: 9,
+  /** A fragment whose datagram did not become whole in time, or overlapped. */
+  fragment: 10,
+  /** An ICMP error about no connection. */
+  icmpUnknown: 11,
+  /** A reply of a server that belongs to no connection (`nat_icmp_send`). */
+  replyUnknown: 12,
+  /** Forwarding is off and the packet had to be routed. */
+  forwardingOff: 13,
+  /** No local address or port was left for FULLNAT. */
+  noLocalPort: 14,
+  /** A tunnel's overhead leaves no room on the way. */
+  tunnelMtu: 15,
+  /** A persistence engine could not read the packet. */
+  engine: 16,
+  /** The answer to a client could not be routed. */
+  noRouteToClient: 17,
+} as const;
+
+export type Drop = (typeof Drop)[keyof typeof Drop];
+
+/** Names by number, kebab-case, as counters show them. */
+export const DROP_NAMES: readonly string[] = Object.keys(Drop).map(name =>
+  name.replace(/[A-Z]/g, letter => `-${letter.toLowerCase()}`),
+);

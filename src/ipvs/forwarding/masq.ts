@@ -1,0 +1,53 @@
+/** NAT: the client's packets get the server's address and port, the server's replies the VIP's (ip_vs_nat_xmit). */
+import { IcmpType, Icmpv6Type, Unreachable6Code, UnreachableCode } from '../../wire/icmp.ts';
+import type { Packet } from '../../wire/packet.ts';
+import { CONNECTION_BYTES, ConnectionField, type ConnectionTable } from '../connections.ts';
+import { DESTINATION_BYTES, DestinationField } from '../destinations.ts';
+import { Drop } from '../drops.ts';
+import { End, translate } from './translation.ts';
+import { DELIVER_LOCALLY, type Outcome, type Way } from './way.ts';
+
+/** Client to server. */
+export function forwardMasq(
+  way: Way,
+  packet: Packet,
+  connections: ConnectionTable,
+  slot: number,
+  destination: number,
+): Outcome {
+  const hop = way.hopTo(destination, packet);
+  const { words } = way.pool.table;
+  const address = (destination * DESTINATION_BYTES + DestinationField.address) >>> 2;
+  const port = connections.destinationPortRaw(slot);
+  if (!hop) {
+    if (way.failure === DELIVER_LOCALLY) translate(packet, End.destination, words, address, port);
+    return way.failure;
+  }
+  if (!way.passTtl(packet)) return Drop.ttlExpired;
+  if (!way.passSize(packet, hop.mtu)) return Drop.tooBig;
+  translate(packet, End.destination, words, address, port);
+  way.sendTo(packet, destination, hop);
+  return Drop.none;
+}
+
+/** Server to client. The packet has been routed: its TTL and size are those of any forwarded packet. */
+export function returnMasq(way: Way, packet: Packet, connections: ConnectionTable, slot: number): Outcome {
+  const family = packet.family === 6 ? 6 : 4;
+  const virtual = (slot * CONNECTION_BYTES + ConnectionField.virtual) >>> 2;
+  const port = connections.ports(slot) >>> 16;
+  if (way.network.isLocal(packet.bytes, packet.destinationAt, family)) {
+    translate(packet, End.source, connections.words, virtual, port);
+    return DELIVER_LOCALLY;
+  }
+  const hop = way.network.nextHop(packet.bytes, packet.destinationAt, family);
+  if (!hop) {
+    if (family === 4) way.errors.send(packet, IcmpType.unreachable, UnreachableCode.net);
+    else way.errors.send(packet, Icmpv6Type.unreachable, Unreachable6Code.noRoute);
+    return Drop.noRouteToClient;
+  }
+  if (!way.passTtl(packet)) return Drop.ttlExpired;
+  if (!way.passSize(packet, hop.mtu)) return Drop.tooBig;
+  translate(packet, End.source, connections.words, virtual, port);
+  way.send(packet, hop);
+  return Drop.none;
+}

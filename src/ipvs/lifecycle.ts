@@ -1,0 +1,250 @@
+/**
+ * The life of a connection: made and bound to a server, moved through its states, and released
+ * (net/netfilter/ipvs/ip_vs_conn.c). Counts at the servers and their overload follow from here.
+ */
+
+import { Protocol } from '../wire/ipv4.ts';
+import { ConnectionFlag, type ConnectionKey, type ConnectionTable, NO_DESTINATION } from './connections.ts';
+import { DESTINATION_BYTES, DestinationField, DestinationFlag, Forwarding } from './destinations.ts';
+import type { ServerPool } from './server-pool.ts';
+import {
+  isTcpStateActive,
+  nextTcpState,
+  SECURE_TCP_TABLE,
+  TCP_TABLE,
+  TcpDirection,
+  TcpState,
+} from './tcp-states.ts';
+import type { TimeoutTable } from './timeouts.ts';
+
+/** States of a template: 1 once a connection that it controls was established. */
+export const TemplateState = { none: 0, assured: 1 } as const;
+
+export class Lifecycle {
+  readonly connections: ConnectionTable;
+  readonly pool: ServerPool;
+  readonly timeouts: TimeoutTable;
+  /** True while the stricter TCP table applies (`secure_tcp`). */
+  secureTcp = false;
+  /** Connections evicted because the table was full. */
+  evictions = 0;
+  /** How many connections a connection controls that is no template (FTP). By slot. */
+  readonly #controlledBy = new Map<number, number>();
+  #evictionHand = 0;
+  #sweepHand = 0;
+  /** Called with a slot just before it is freed. */
+  onRelease: (slot: number) => void = () => {};
+
+  constructor(connections: ConnectionTable, pool: ServerPool, timeouts: TimeoutTable) {
+    this.connections = connections;
+    this.pool = pool;
+    this.timeouts = timeouts;
+  }
+
+  /**
+   * Makes a connection or template and binds it to a server (-1: to none). Returns its slot, or -1 if the table is full
+   * of connections that may not be evicted. `prepare` fields a record needs before lookups find it (FULLNAT).
+   */
+  create(
+    key: ConnectionKey,
+    flags: number,
+    destination: number,
+    destinationPortRaw: number,
+    tick: number,
+    prepare?: (slot: number) => void,
+  ): number {
+    const { connections, pool } = this;
+    let all = flags;
+    if (destination >= 0) {
+      const forwarding = pool.table.bytes[
+        destination * DESTINATION_BYTES + DestinationField.forwarding
+      ] as number;
+      all |= forwarding;
+      if (forwarding === Forwarding.masq || forwarding === Forwarding.fullnat) {
+        if ((key.flags & ConnectionFlag.template) === 0 && (flags & ConnectionFlag.onePacket) === 0) {
+          all |= ConnectionFlag.replies;
+        }
+      } else all |= ConnectionFlag.noOutput;
+      if ((key.flags & ConnectionFlag.template) === 0) all |= ConnectionFlag.inactive;
+    }
+    let slot = connections.allocate(key, all);
+    if (slot < 0 && this.#evict(tick)) slot = connections.allocate(key, all);
+    if (slot < 0) return -1;
+    connections.setDestination(slot, destination < 0 ? NO_DESTINATION | 0 : destination, destinationPortRaw);
+    connections.setExpires(slot, (tick + this.timeouts.created) | 0);
+    prepare?.(slot);
+    if (!connections.publish(slot)) return -1;
+    if (destination >= 0) this.#bind(slot, destination);
+    return slot;
+  }
+
+  #bind(slot: number, destination: number): void {
+    const { table, persistent } = this.pool;
+    const flags = this.connections.flags(slot);
+    if (flags & ConnectionFlag.template) persistent[destination] = (persistent[destination] as number) + 1;
+    else if (flags & ConnectionFlag.inactive) table.addInactive(destination, 1);
+    else table.addActive(destination, 1);
+    const upper = table.upperThreshold(destination);
+    if (upper !== 0 && table.active(destination) + table.inactive(destination) >= upper) {
+      table.setFlag(destination, DestinationFlag.overloaded, true);
+    }
+  }
+
+  #unbind(slot: number, destination: number): void {
+    const { table, persistent } = this.pool;
+    const flags = this.connections.flags(slot);
+    if (flags & ConnectionFlag.template) persistent[destination] = (persistent[destination] as number) - 1;
+    else if (flags & ConnectionFlag.inactive) table.addInactive(destination, -1);
+    else table.addActive(destination, -1);
+    if ((table.flags(destination) & DestinationFlag.overloaded) === 0) return;
+    const total = table.active(destination) + table.inactive(destination);
+    const lower = table.lowerThreshold(destination);
+    const upper = table.upperThreshold(destination);
+    if (lower !== 0 ? total < lower : upper === 0 || total * 4 < upper * 3) {
+      table.setFlag(destination, DestinationFlag.overloaded, false);
+    }
+  }
+
+  /** Lets `controller` control `slot`. */
+  control(slot: number, controller: number): void {
+    const { connections } = this;
+    connections.setControl(slot, controller + 1);
+    if (connections.flags(controller) & ConnectionFlag.template) {
+      connections.setControl(controller, connections.control(controller) + 1);
+    } else this.#controlledBy.set(controller, (this.#controlledBy.get(controller) ?? 0) + 1);
+  }
+
+  /** The connection that controls this one, or -1. */
+  controllerOf(slot: number): number {
+    if (this.connections.flags(slot) & ConnectionFlag.template) return -1;
+    return this.connections.control(slot) - 1;
+  }
+
+  /** How many connections this one controls. */
+  controlled(slot: number): number {
+    if (this.connections.flags(slot) & ConnectionFlag.template) return this.connections.control(slot);
+    return this.#controlledBy.get(slot) ?? 0;
+  }
+
+  /**
+   * Ends a connection now, unless it controls others: then it lives on for a minute.
+   * @param withController also end the controller if this was its last connection and it has no standing of its own
+   */
+  expire(slot: number, tick: number, withController = false): void {
+    const { connections } = this;
+    if (this.controlled(slot) > 0) {
+      connections.setExpires(slot, (tick + this.timeouts.controlling) | 0);
+      return;
+    }
+    const controller = this.controllerOf(slot);
+    this.#release(slot);
+    if (!withController || controller < 0 || this.controlled(controller) > 0) return;
+    const template = (connections.flags(controller) & ConnectionFlag.template) !== 0;
+    if (!template || connections.state(controller) !== TemplateState.assured) this.#release(controller);
+  }
+
+  #release(slot: number): void {
+    const { connections } = this;
+    this.onRelease(slot);
+    const controller = this.controllerOf(slot);
+    if (controller >= 0) this.#uncontrol(controller);
+    this.#controlledBy.delete(slot);
+    const destination = connections.destination(slot);
+    if (destination >= 0) this.#unbind(slot, destination);
+    connections.remove(slot);
+  }
+
+  #uncontrol(controller: number): void {
+    const { connections } = this;
+    if (connections.flags(controller) & ConnectionFlag.template) {
+      connections.setControl(controller, connections.control(controller) - 1);
+      return;
+    }
+    const rest = (this.#controlledBy.get(controller) ?? 1) - 1;
+    if (rest > 0) this.#controlledBy.set(controller, rest);
+    else this.#controlledBy.delete(controller);
+  }
+
+  /**
+   * Ends connections that ran out, looking at up to `limit` records from where the last call stopped.
+   * @returns true when the end of the table was reached
+   */
+  sweep(tick: number, limit = Number.POSITIVE_INFINITY): boolean {
+    const { connections } = this;
+    const end = Math.min(connections.highWater, this.#sweepHand + limit);
+    for (let slot = this.#sweepHand; slot < end; slot++) {
+      if (connections.isUsed(slot) && connections.hasExpired(slot, tick)) this.expire(slot, tick);
+    }
+    this.#sweepHand = end >= connections.highWater ? 0 : end;
+    return this.#sweepHand === 0;
+  }
+
+  /** Makes room in a full table: an expired or half-open connection goes, never an established one or a template. */
+  #evict(tick: number): boolean {
+    const { connections } = this;
+    const limit = Math.min(connections.highWater, 512);
+    for (let tried = 0; tried < limit; tried++) {
+      const slot = this.#evictionHand;
+      this.#evictionHand = slot + 1 >= connections.highWater ? 0 : slot + 1;
+      if (!connections.isUsed(slot)) continue;
+      const evictable = connections.hasExpired(slot, tick) || this.#isHalfOpen(slot);
+      if (!evictable || this.controlled(slot) > 0) continue;
+      this.#release(slot);
+      this.evictions++;
+      return true;
+    }
+    return false;
+  }
+
+  #isHalfOpen(slot: number): boolean {
+    const { connections } = this;
+    if (connections.flags(slot) & ConnectionFlag.template) return false;
+    if (connections.protocol(slot) !== Protocol.tcp) return false;
+    const state = connections.state(slot);
+    return state === TcpState.none || state === TcpState.synReceived || state === TcpState.synAck;
+  }
+
+  /** Moves a TCP connection on a segment with these flags, and restarts its timer. */
+  tcp(slot: number, direction: number, flags: number, tick: number): void {
+    const { connections } = this;
+    const now = connections.flags(slot);
+    let side = direction;
+    if (now & ConnectionFlag.noOutput) {
+      if (direction === TcpDirection.out) connections.setFlags(slot, now & ~ConnectionFlag.noOutput);
+      else side = TcpDirection.inOnly;
+    }
+    const before = connections.state(slot);
+    const after = nextTcpState(this.secureTcp ? SECURE_TCP_TABLE : TCP_TABLE, side, flags, before);
+    if (after !== before) this.setState(slot, after, isTcpStateActive(after), after === TcpState.established);
+    connections.setExpires(slot, (tick + (this.timeouts.tcp[after] as number)) | 0);
+  }
+
+  /** Restarts the timer of a UDP connection; an answer assures its template. */
+  udp(slot: number, direction: number, tick: number): void {
+    if (direction === TcpDirection.out) this.assure(slot);
+    this.connections.setExpires(slot, (tick + this.timeouts.udp) | 0);
+  }
+
+  /** Enters a state and counts the connection as active or inactive accordingly. */
+  setState(slot: number, state: number, active: boolean, established: boolean): void {
+    const { connections } = this;
+    const { table } = this.pool;
+    connections.setState(slot, state);
+    const destination = connections.destination(slot);
+    const flags = connections.flags(slot);
+    if (destination >= 0 && active === ((flags & ConnectionFlag.inactive) !== 0)) {
+      table.addActive(destination, active ? 1 : -1);
+      table.addInactive(destination, active ? -1 : 1);
+      connections.setFlags(slot, flags ^ ConnectionFlag.inactive);
+    }
+    if (established) this.assure(slot);
+  }
+
+  /** Marks the template that controls this connection as worth keeping. */
+  assure(slot: number): void {
+    const controller = this.controllerOf(slot);
+    if (controller >= 0 && this.connections.flags(controller) & ConnectionFlag.template) {
+      this.connections.setState(controller, TemplateState.assured);
+    }
+  }
+}

@@ -1,0 +1,173 @@
+/**
+ * The real servers as the packet path needs them: their records, ways and counters, by index in the destination table.
+ * A deleted server keeps its record while connections refer to it (the kernel's "trash"): added again to the same
+ * service in that time, it comes back with its counts, and its connections work again.
+ */
+import {
+  DESTINATION_BYTES,
+  DestinationField,
+  DestinationFlag,
+  type DestinationTable,
+  Forwarding,
+} from './destinations.ts';
+import type { Network, NextHop } from './network.ts';
+import type { Destination, Service } from './service-table.ts';
+import { type ForwardingMethod, IpvsError } from './specification.ts';
+import { COUNTER_STRIDE, Tally } from './statistics.ts';
+
+const FORWARDING: Readonly<Record<ForwardingMethod, number>> = {
+  masq: Forwarding.masq,
+  tunnel: Forwarding.tunnel,
+  gate: Forwarding.gate,
+  fullnat: Forwarding.fullnat,
+};
+
+/** Milliseconds a deleted server without connections is remembered with its counters (IP_VS_DEST_TRASH_PERIOD). */
+const TRASH_PERIOD = 120_000;
+
+interface Trashed {
+  index: number;
+  service: Service;
+  deletedAt: number;
+}
+
+export class ServerPool {
+  readonly table: DestinationTable;
+  /** `COUNTER_STRIDE` counters a destination, see `Counter`. */
+  readonly counters: Float64Array;
+  /** Templates bound to a destination. */
+  readonly persistent: Int32Array;
+  /** The way to each destination; undefined: none, or it is this host itself. */
+  readonly hops: (NextHop | undefined)[] = [];
+  /** The destination of an index; for one in the trash, what it was. */
+  readonly owners: (Destination | undefined)[] = [];
+  readonly #tallies: (Tally | undefined)[] = [];
+  readonly #network: Network;
+  readonly #trash = new Map<string, Trashed>();
+
+  constructor(table: DestinationTable, network: Network) {
+    this.table = table;
+    this.#network = network;
+    this.counters = new Float64Array(table.capacity * COUNTER_STRIDE);
+    this.persistent = new Int32Array(table.capacity);
+  }
+
+  /** Gives a destination its record, or the one it had. @throws IpvsError ENOMEM */
+  add(destination: Destination): void {
+    const key = trashKey(destination);
+    const trashed = this.#trash.get(key);
+    if (trashed) {
+      this.#trash.delete(key);
+      destination.index = trashed.index;
+      if (trashed.service !== destination.service) this.zero(destination.index);
+    } else {
+      destination.index = this.table.allocate();
+      if (destination.index < 0) {
+        throw new IpvsError('ENOMEM', `no room for more than ${this.table.capacity} destinations`);
+      }
+      this.#tallies[destination.index] = new Tally();
+      this.zero(destination.index);
+    }
+    this.owners[destination.index] = destination;
+    const { view } = this.table;
+    const at = destination.index * DESTINATION_BYTES;
+    view.setUint16(at + DestinationField.port, destination.specification.port);
+    view.setUint8(at + DestinationField.family, destination.family);
+    this.table.bytes.set(destination.address, at + DestinationField.address);
+    this.update(destination);
+    this.table.setFlag(destination.index, DestinationFlag.available, true);
+  }
+
+  /** Writes the properties that may change. Overload ends only if the upper threshold goes or grows. */
+  update(destination: Destination): void {
+    const { view } = this.table;
+    const { index, specification } = destination;
+    const at = index * DESTINATION_BYTES;
+    const before = this.table.upperThreshold(index);
+    if (specification.upperThreshold === 0 || specification.upperThreshold > before) {
+      this.table.setFlag(index, DestinationFlag.overloaded, false);
+    }
+    view.setUint32(at + DestinationField.weight, specification.weight, true);
+    view.setUint32(at + DestinationField.upperThreshold, specification.upperThreshold, true);
+    view.setUint32(at + DestinationField.lowerThreshold, specification.lowerThreshold, true);
+    view.setUint8(at + DestinationField.forwarding, FORWARDING[specification.method]);
+    this.resolve(index);
+  }
+
+  /** Takes a destination out of its service; its record stays while connections refer to it. */
+  remove(destination: Destination, now: number): void {
+    this.table.setFlag(destination.index, DestinationFlag.available, false);
+    this.table.setFlag(destination.index, DestinationFlag.overloaded, false);
+    this.#trash.set(trashKey(destination), {
+      index: destination.index,
+      service: destination.service,
+      deletedAt: now,
+    });
+  }
+
+  /** Frees the records of deleted servers that nothing refers to any more. */
+  sweep(now: number): void {
+    for (const [key, trashed] of this.#trash) {
+      const { index } = trashed;
+      if (this.references(index) > 0 || now - trashed.deletedAt < TRASH_PERIOD) continue;
+      this.#trash.delete(key);
+      this.owners[index] = undefined;
+      this.hops[index] = undefined;
+      this.table.release(index);
+    }
+  }
+
+  /** Connections and templates bound to a destination. */
+  references(index: number): number {
+    return this.table.active(index) + this.table.inactive(index) + (this.persistent[index] as number);
+  }
+
+  /** Asks for the way to a destination again and writes it into its record. */
+  resolve(index: number): void {
+    const destination = this.owners[index];
+    if (!destination) return;
+    const { address, family } = destination;
+    const hop = this.#network.isLocal(address, 0, family)
+      ? undefined
+      : this.#network.nextHop(address, 0, family);
+    this.hops[index] = hop;
+    this.writeHop(index, hop);
+  }
+
+  /** Writes a way into a destination's record. */
+  writeHop(index: number, hop: NextHop | undefined): void {
+    const { bytes, view } = this.table;
+    const at = index * DESTINATION_BYTES;
+    if (hop?.resolved) {
+      bytes.set(hop.destinationMac, at + DestinationField.nextMac);
+      bytes.set(hop.sourceMac, at + DestinationField.sourceMac);
+      view.setUint16(at + DestinationField.mtu, Math.min(hop.mtu, 65535), true);
+      view.setUint32(at + DestinationField.interfaceIndex, hop.interfaceIndex, true);
+    }
+    this.table.setFlag(index, DestinationFlag.resolved, hop?.resolved === true);
+  }
+
+  /** Brings all records up to date with routes and neighbours. */
+  resolveAll(): void {
+    for (let index = 0; index < this.owners.length; index++) if (this.owners[index]) this.resolve(index);
+  }
+
+  zero(index: number): void {
+    this.counters.fill(0, index * COUNTER_STRIDE, (index + 1) * COUNTER_STRIDE);
+    this.#tallies[index]?.zero();
+  }
+
+  /** The rates of a destination. */
+  tally(index: number): Tally {
+    let tally = this.#tallies[index];
+    if (!tally) {
+      tally = new Tally();
+      this.#tallies[index] = tally;
+    }
+    return tally;
+  }
+}
+
+function trashKey(destination: Destination): string {
+  return `${destination.service.name} ${destination.specification.address} ${destination.specification.port}`;
+}

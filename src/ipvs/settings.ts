@@ -1,0 +1,66 @@
+/**
+ * The switches of the virtual server, with the kernel's names and defaults
+ * (/proc/sys/net/ipv4/vs/, Documentation/networking/ipvs-sysctl.rst). Times are seconds here, as there.
+ */
+
+export interface Settings {
+  /** Bit 1: a SYN on a connection that is over (TIME_WAIT, CLOSE) is scheduled anew; 2: on one in FIN_WAIT too; 0: never. */
+  conn_reuse_mode: number;
+  /** 1: a packet for a server that is gone ends its connection instead of being dropped until the timeout. */
+  expire_nodest_conn: number;
+  /** 1: a persistent client of a quiesced server (weight 0) is scheduled anew. */
+  expire_quiescent_template: number;
+  /** 1: any TCP segment may start a connection, not just a SYN. */
+  sloppy_tcp: number;
+  /** 1: any SCTP chunk may start a connection, not just INIT. */
+  sloppy_sctp: number;
+  /** 1: an ICMP error for a service may start a connection. */
+  schedule_icmp: number;
+  /** 1: servers are told (port unreachable) when their reply belongs to no connection. */
+  nat_icmp_send: number;
+  /** 1: packets too big for the way to the server are answered with fragmentation needed; 0: tunnels fragment. */
+  pmtu_disc: number;
+  /** 1: packets of protocols the virtual server does not know are passed on as handled. */
+  ignore_tunneled: number;
+  /** 1: a director that is a backup does not direct. */
+  backup_only: number;
+  /** 1: packets of a firewall-mark service without server go to where they were addressed. */
+  cache_bypass: number;
+  /** Dropping half-open connections: 0 off, 1 and 2 when memory runs short, 3 always. */
+  drop_entry: number;
+  /** Dropping packets of new connections, the same levels. */
+  drop_packet: number;
+  /** With drop_packet 3, one in this many is dropped. */
+  am_droprate: number;
+  /** Free records of the connection table below which the automatic defences begin. The kernel counts pages. */
+  amemthresh: number;
+  /** The stricter TCP table, the same levels. */
+  secure_tcp: number;
+  /** 1: rates are estimated. */
+  run_estimation: number;
+  /** Seconds after which an unused entry of lblc, an unchanged set of lblcr is given up. */
+  lblc_expiration: number;
+  lblcr_expiration: number;
+}
+
+export const DEFAULT_SETTINGS: Readonly<Settings> = {
+  conn_reuse_mode: 1,
+  expire_nodest_conn: 0,
+  expire_quiescent_template: 0,
+  sloppy_tcp: 0,
+  sloppy_sctp: 0,
+  schedule_icmp: 0,
+  nat_icmp_send: 0,
+  pmtu_disc: 1,
+  ignore_tunneled: 0,
+  backup_only: 0,
+  cache_bypass: 0,
+  drop_entry: 0,
+  drop_packet: 0,
+  am_droprate: 10,
+  amemthresh: 1024,
+  secure_tcp: 0,
+  run_estimation: 1,
+  lblc_expiration: 24 * 60 * 60,
+  lblcr_expiration: 24 * 60 * 60,
+};
