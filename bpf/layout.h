@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/* The records that the program shares with TypeScript, and the maps that hold them. */
+#ifndef DIRIGO_LAYOUT_H
+#define DIRIGO_LAYOUT_H
+
+#include <linux/bpf.h>
+#include <linux/types.h>
+#include <bpf/bpf_helpers.h>
+
+/* Raised whenever a record below changes; src/datapath/control.ts holds the same number. */
+#define LAYOUT_VERSION 1
+
+/* src/ipvs/connections.ts, ConnectionField */
+struct connection {
+	__u32 tag;
+	__u32 expires;
+	__u16 flags;
+	__u8 state;
+	__u8 protocol;
+	__u16 client_port;
+	__u16 virtual_port;
+	__u32 client[4];
+	__u32 virtual[4];
+	__u32 destination;
+	__u16 destination_port;
+	__u16 local_port;
+	__u32 control;
+	__u32 packets;
+};
+
+#define FLAG_FORWARDING 0x0007
+#define FLAG_NO_OUTPUT 0x0080
+#define FLAG_INACTIVE 0x0100
+#define FLAG_TEMPLATE 0x1000
+#define FLAG_IPV6 0x4000
+
+#define FORWARDING_GATE 3
+
+/* Ticks for which an expired time is still recognised as past. */
+#define EXPIRED_WINDOW 0x10000000
+
+#define BUCKET_ENTRIES 8
+
+struct bucket {
+	__u32 entries[BUCKET_ENTRIES];
+};
+
+/* src/ipvs/destinations.ts, DestinationField */
+struct destination {
+	__u32 flags;
+	__u32 weight;
+	__u32 active;
+	__u32 inactive;
+	__u32 upper_threshold;
+	__u32 lower_threshold;
+	__u16 port;
+	__u8 family;
+	__u8 forwarding;
+	__u32 interface_index;
+	__u32 address[4];
+	__u8 next_mac[6];
+	__u8 source_mac[6];
+	__u16 mtu;
+	__u8 tunnel_type;
+	__u8 tunnel_flags;
+};
+
+#define DESTINATION_USED 1
+#define DESTINATION_AVAILABLE 2
+#define DESTINATION_RESOLVED 8
+
+#define TCP_STATES 16
+#define VIP_FILTER_WORDS 64
+
+/* src/datapath/control.ts, ControlField: one record, what the director tells the program */
+struct control {
+	__u32 version;
+	__u32 hz;
+	/* Added to the kernel's ticks; for tests, else 0. */
+	__u32 clock_offset;
+	__u32 seed;
+	__u32 bucket_mask;
+	__u32 udp_timeout;
+	/* Written by the program read_clock: the kernel's ticks and its monotonic clock at one moment. */
+	__u64 clock_ticks;
+	__u64 clock_nanoseconds;
+	/* Ticks by state. */
+	__u32 tcp_timeouts[TCP_STATES];
+	/* A bit for every VIP (see vip_bit), some of other addresses: most foreign packets leave here. */
+	__u32 vip_filter[VIP_FILTER_WORDS];
+};
+
+/* src/datapath/control.ts, ServiceKeyField. Protocol 0 and port 0: the address is the VIP of some service. */
+struct service_key {
+	__u8 protocol;
+	__u8 family;
+	__u16 port;
+	__u32 address[4];
+};
+
+/* The value of an address's own entry: other ports than those of its services belong to the director too. */
+#define SERVICE_FTP 1
+
+#define INTERFACE_SLOTS 64
+#define INTERFACE_PROBES 4
+
+/* src/datapath/control.ts, InterfaceField: an interface the program is attached to, found by its index modulo 64 */
+struct interface {
+	__u32 index;
+	/* The AF_XDP socket of queue 0 in `sockets`; one a queue. */
+	__u32 first_socket;
+	__u32 queues;
+	__u8 mac[6];
+	__u16 reserved;
+	__u32 reserved2[3];
+};
+
+struct traffic {
+	__u64 packets;
+	__u64 bytes;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct connection);
+} connections SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct bucket);
+} buckets SEC(".maps");
+
+/* The index by replies; kept here so that it outlives the daemon with the rest of the table. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct bucket);
+} reply_buckets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct destination);
+} destinations SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct control);
+} control SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct service_key);
+	__type(value, __u32);
+} services SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, INTERFACE_SLOTS);
+	__type(key, __u32);
+	__type(value, struct interface);
+} interfaces SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__uint(max_entries, 256);
+	__type(key, __u32);
+	__type(value, __u32);
+} sockets SEC(".maps");
+
+/* Where packets may be redirected to, by interface index. */
+struct {
+	__uint(type, BPF_MAP_TYPE_DEVMAP_HASH);
+	__uint(max_entries, 256);
+	__type(key, __u32);
+	__type(value, __u32);
+} devices SEC(".maps");
+
+/* Packets and bytes by destination. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct traffic);
+} traffic SEC(".maps");
+
+#endif

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/* Which connection, service or interface a packet belongs to. */
+#ifndef DIRIGO_LOOKUP_H
+#define DIRIGO_LOOKUP_H
+
+#include "hash.h"
+#include "layout.h"
+
+static __always_inline __u32 now_ticks(const struct control *control)
+{
+	return (__u32)bpf_jiffies64() + control->clock_offset;
+}
+
+static __always_inline int same_key(const struct connection *found, const struct key *key, __u8 protocol,
+				    __u32 flags)
+{
+	const __u32 *words = (const __u32 *)found;
+
+	if (words[3] != key->ports || found->client[0] != key->client[0] || found->virtual[0] != key->virtual[0])
+		return 0;
+	if ((found->flags & (FLAG_TEMPLATE | FLAG_IPV6)) != flags || found->protocol != protocol)
+		return 0;
+	if (!(flags & FLAG_IPV6))
+		return 1;
+	return found->client[1] == key->client[1] && found->client[2] == key->client[2] &&
+	       found->client[3] == key->client[3] && found->virtual[1] == key->virtual[1] &&
+	       found->virtual[2] == key->virtual[2] && found->virtual[3] == key->virtual[3];
+}
+
+static __always_inline struct connection *find_in_bucket(__u32 number, __u32 tag, const struct key *key,
+							 __u8 protocol, __u32 flags, __u32 now)
+{
+	struct bucket *bucket = bpf_map_lookup_elem(&buckets, &number);
+
+	if (!bucket)
+		return 0;
+	for (int at = 0; at < BUCKET_ENTRIES; at++) {
+		__u32 entry = bucket->entries[at];
+		__u32 slot = (entry & 0xffffff) - 1;
+		struct connection *found;
+
+		if (entry >> 24 != tag || slot == 0xffffffff)
+			continue;
+		found = bpf_map_lookup_elem(&connections, &slot);
+		if (!found || !same_key(found, key, protocol, flags))
+			continue;
+		if (found->tag && now - found->expires >= EXPIRED_WINDOW)
+			return found;
+	}
+	return 0;
+}
+
+/* The live connection with this key, or null. */
+static __always_inline struct connection *find_connection(const struct control *control, const struct key *key,
+							  __u8 protocol, __u32 flags, __u32 now)
+{
+	__u32 hash = hash_key(key, protocol, flags, control->seed);
+	__u32 second = hash * 0x9e3779b1;
+	struct connection *found;
+
+	found = find_in_bucket(hash & control->bucket_mask, second >> 24, key, protocol, flags, now);
+	if (found)
+		return found;
+	return find_in_bucket((second >> 3) & control->bucket_mask, second >> 24, key, protocol, flags, now);
+}
+
+static __always_inline __u32 *find_service(__u8 protocol, __u8 family, __u16 port, const __u32 *address)
+{
+	struct service_key key = { .protocol = protocol, .family = family, .port = port };
+
+	key.address[0] = address[0];
+	if (family == 6) {
+		key.address[1] = address[1];
+		key.address[2] = address[2];
+		key.address[3] = address[3];
+	}
+	return bpf_map_lookup_elem(&services, &key);
+}
+
+/* True if a packet to this port of a VIP is the director's. */
+static __always_inline int is_service(__u8 protocol, __u8 family, __u16 port, const __u32 *address)
+{
+	__u32 *vip;
+
+	if (find_service(protocol, family, port, address) || find_service(protocol, family, 0, address))
+		return 1;
+	if (protocol != IPPROTO_TCP)
+		return 0;
+	vip = find_service(0, family, 0, address);
+	return vip && *vip & SERVICE_FTP && (port == bpf_htons(20) || bpf_ntohs(port) >= 1024);
+}
+
+static __always_inline int is_vip(__u8 family, const __u32 *address)
+{
+	return find_service(0, family, 0, address) != 0;
+}
+
+static __always_inline struct interface *find_interface(__u32 index)
+{
+	for (__u32 probe = 0; probe < INTERFACE_PROBES; probe++) {
+		__u32 slot = (index + probe) % INTERFACE_SLOTS;
+		struct interface *found = bpf_map_lookup_elem(&interfaces, &slot);
+
+		if (found && found->index == index)
+			return found;
+	}
+	return 0;
+}
+
+#endif

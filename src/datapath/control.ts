@@ -1,0 +1,177 @@
+/**
+ * What the director tells the XDP program, as the program reads it: the layouts of bpf/layout.h in TypeScript
+ * (`layout.test.ts` compares them with the compiled object), and the record that holds timeouts and the VIP filter.
+ */
+import type { Family } from '../wire/address.ts';
+
+/** The number in bpf/layout.h: tables of another version are refused, never misread. */
+export const LAYOUT_VERSION = 1;
+
+const TCP_STATES = 16;
+const VIP_FILTER_WORDS = 64;
+
+/** Byte offsets in `struct control`. */
+export const ControlField = {
+  version: 0,
+  hz: 4,
+  clockOffset: 8,
+  seed: 12,
+  bucketMask: 16,
+  udpTimeout: 20,
+  clockTicks: 24,
+  clockNanoseconds: 32,
+  tcpTimeouts: 40,
+  vipFilter: 40 + TCP_STATES * 4,
+} as const;
+
+export const CONTROL_BYTES = ControlField.vipFilter + VIP_FILTER_WORDS * 4;
+
+/** Byte offsets in `struct service_key`. */
+export const ServiceKeyField = { protocol: 0, family: 1, port: 2, address: 4 } as const;
+export const SERVICE_KEY_BYTES = 20;
+
+/** Bits of the value of an address's own entry in `services`. */
+export const ServiceValue = { ftp: 1 } as const;
+
+/** Byte offsets in `struct interface`. */
+export const InterfaceField = { index: 0, firstSocket: 4, queues: 8, mac: 12 } as const;
+export const INTERFACE_BYTES = 32;
+export const INTERFACE_SLOTS = 64;
+export const INTERFACE_PROBES = 4;
+
+/** Names of the counters in `reasons`, in the order of `enum reason` in bpf/counters.h. */
+export const reasonNames = [
+  'forwarded',
+  'foreign mac',
+  'no service',
+  'no connection',
+  'syn',
+  'fragment',
+  'options',
+  'time to live',
+  'icmp',
+  'malformed',
+  'too big',
+  'unresolved',
+  'unavailable',
+  'method',
+  'protocol',
+  'no director',
+] as const;
+
+export type Reason = (typeof reasonNames)[number];
+
+/** The bit of an address in the VIP filter, 0..2047, from its raw word (IPv6: the four words combined by XOR). */
+export function vipBit(word: number): number {
+  return Math.imul(word, 0x9e3779b1) >>> 21;
+}
+
+/** The words of an address combined into the one that the VIP filter hashes. */
+export function vipWord(address: Uint8Array): number {
+  const view = new DataView(address.buffer, address.byteOffset, address.length);
+  let word = 0;
+  for (let at = 0; at < address.length; at += 4) word ^= view.getInt32(at, true);
+  return word;
+}
+
+/** A key of the map `services`. Port 0 is any port; protocol 0 with port 0 says that the address is a VIP. */
+export function serviceKey(protocol: number, address: Uint8Array, port: number): Uint8Array {
+  const key = new Uint8Array(new ArrayBuffer(SERVICE_KEY_BYTES));
+  const family: Family = address.length === 4 ? 4 : 6;
+  key[ServiceKeyField.protocol] = protocol;
+  key[ServiceKeyField.family] = family;
+  new DataView(key.buffer).setUint16(ServiceKeyField.port, port);
+  key.set(address, ServiceKeyField.address);
+  return key;
+}
+
+/** The one record of the map `control`. */
+export class ControlRecord {
+  readonly #view: DataView;
+
+  constructor(memory: ArrayBuffer) {
+    this.#view = new DataView(memory, 0, CONTROL_BYTES);
+  }
+
+  #get(field: number): number {
+    return this.#view.getUint32(field, true);
+  }
+
+  #set(field: number, value: number): void {
+    this.#view.setUint32(field, value, true);
+  }
+
+  /** 0 in a record that nobody has filled in. */
+  get version(): number {
+    return this.#get(ControlField.version);
+  }
+
+  set version(version: number) {
+    this.#set(ControlField.version, version);
+  }
+
+  /** Ticks a second of the kernel. */
+  get hz(): number {
+    return this.#get(ControlField.hz);
+  }
+
+  set hz(hz: number) {
+    this.#set(ControlField.hz, hz);
+  }
+
+  /** Ticks that the program adds to the kernel's: lets tests move its time. */
+  get clockOffset(): number {
+    return this.#get(ControlField.clockOffset);
+  }
+
+  set clockOffset(ticks: number) {
+    this.#set(ControlField.clockOffset, ticks);
+  }
+
+  /** Secret of the connection hash. */
+  get seed(): number {
+    return this.#get(ControlField.seed);
+  }
+
+  set seed(seed: number) {
+    this.#set(ControlField.seed, seed);
+  }
+
+  /** Number of buckets less one. */
+  set bucketMask(mask: number) {
+    this.#set(ControlField.bucketMask, mask);
+  }
+
+  /** What `read_clock` wrote: the kernel's ticks and its monotonic clock in nanoseconds, of one moment. */
+  get clock(): { ticks: bigint; nanoseconds: bigint } {
+    return {
+      ticks: this.#view.getBigUint64(ControlField.clockTicks, true),
+      nanoseconds: this.#view.getBigUint64(ControlField.clockNanoseconds, true),
+    };
+  }
+
+  /**
+   * Sets for how long a packet keeps a connection.
+   * @param tcp milliseconds by TCP state number
+   * @param udp milliseconds
+   */
+  setTimeouts(tcp: ArrayLike<number>, udp: number): void {
+    const ticks = (milliseconds: number): number => Math.round((milliseconds * this.hz) / 1000);
+    for (let state = 0; state < Math.min(tcp.length, TCP_STATES); state++) {
+      this.#set(ControlField.tcpTimeouts + 4 * state, ticks(tcp[state] as number));
+    }
+    this.#set(ControlField.udpTimeout, ticks(udp));
+  }
+
+  /** Lets packets to these addresses, and to few others, into the program. */
+  setVips(addresses: Iterable<Uint8Array>): void {
+    const words = new Uint32Array(VIP_FILTER_WORDS);
+    for (const address of addresses) {
+      const bit = vipBit(vipWord(address));
+      words[bit >>> 5] = (words[bit >>> 5] as number) | (1 << (bit & 31));
+    }
+    words.forEach((word, index) => {
+      this.#set(ControlField.vipFilter + 4 * index, word);
+    });
+  }
+}

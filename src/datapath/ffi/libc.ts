@@ -1,0 +1,189 @@
+/** System calls that Node has no function for. */
+import { closeSync, openSync } from 'node:fs';
+import koffi from 'koffi';
+
+const libc = koffi.load('libc.so.6');
+const socket = libc.func('int socket(int domain, int type, int protocol)');
+const bind = libc.func('int bind(int fd, const void *address, uint length)');
+const setsockopt = libc.func('int setsockopt(int fd, int level, int option, const void *value, uint length)');
+const getsockopt = libc.func(
+  'int getsockopt(int fd, int level, int option, _Out_ void *value, _Inout_ uint *length)',
+);
+const sendto = libc.func(
+  'long sendto(int fd, void *data, size_t length, int flags, void *address, uint size)',
+);
+const mmap = libc.func(
+  'void *mmap(void *address, size_t length, int protection, int flags, int fd, int64_t offset)',
+);
+const mount = libc.func('int mount(str source, str target, str type, ulong flags, str data)');
+const umount2 = libc.func('int umount2(str target, int flags)');
+const setns = libc.func('int setns(int fd, int type)');
+const ifNameToIndex = libc.func('uint if_nametoindex(str name)');
+const ifIndexToName = libc.func('str if_indextoname(uint index, _Out_ void *name)');
+const flock = libc.func('int flock(int fd, int operation)');
+const strerror = libc.func('str strerror(int number)');
+
+const PROT_READ_WRITE = 3;
+const MAP_SHARED = 0x01;
+const MAP_PRIVATE = 0x02;
+const MAP_ANONYMOUS = 0x20;
+const MAP_POPULATE = 0x8000;
+const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
+const MSG_DONTWAIT = 0x40;
+const LOCK_EXCLUSIVE_NONBLOCKING = 6;
+const CLONE_NEWNET = 0x40000000;
+
+export const AddressFamily = { packet: 17, xdp: 44 } as const;
+
+const errorNames = new Map(Object.entries(koffi.os.errno).map(([name, number]) => [number, name]));
+
+/** A refusal of the operating system. */
+export class SystemError extends Error {
+  /** The errno's name, EPERM for example. */
+  readonly code: string;
+
+  /**
+   * @param operation what was tried and on what, as the start of a sentence
+   * @param errno the system's number for what went wrong
+   * @param advice what to do about it, if that is known
+   */
+  constructor(operation: string, errno: number, advice = '') {
+    const code = errorNames.get(errno) ?? `E${errno}`;
+    super(`${operation}: ${strerror(errno)} (${code})${advice && `; ${advice}`}`);
+    this.name = 'SystemError';
+    this.code = code;
+  }
+}
+
+/** The number the last failed call left behind. */
+export function lastErrno(): number {
+  return koffi.errno();
+}
+
+/** Throws if a call returned a negative number; gives back what it returned. */
+function checked(result: number, operation: string, advice = ''): number {
+  if (result < 0) throw new SystemError(operation, koffi.errno(), advice);
+  return result;
+}
+
+/** Opens a raw socket; the caller closes the descriptor. */
+export function openSocket(domain: number, type: number, protocol: number, what: string): number {
+  return checked(socket(domain, type, protocol), `opening ${what}`);
+}
+
+export function bindSocket(fd: number, address: Uint8Array, what: string): void {
+  checked(bind(fd, address, address.length), `binding ${what}`);
+}
+
+export function setSocketOption(
+  fd: number,
+  level: number,
+  option: number,
+  value: Uint8Array,
+  what: string,
+): void {
+  checked(setsockopt(fd, level, option, value, value.length), `setting ${what}`);
+}
+
+/** Fills `value` with the option's bytes and returns how many there are. */
+export function getSocketOption(
+  fd: number,
+  level: number,
+  option: number,
+  value: Uint8Array,
+  what: string,
+): number {
+  const length = [value.length];
+  checked(getsockopt(fd, level, option, value, length), `reading ${what}`);
+  return length[0] as number;
+}
+
+/** An empty send: tells the kernel to look at the socket's transmit ring. False when it was busy: try again. */
+export function kick(fd: number): boolean {
+  return sendto(fd, null, 0, MSG_DONTWAIT, null, 0) >= 0;
+}
+
+/** Memory shared with the kernel behind a descriptor (a ring, a BPF array). It stays mapped until the process ends. */
+export function mapShared(fd: number, length: number, offset: number, what: string): ArrayBuffer {
+  const pointer = mmap(null, length, PROT_READ_WRITE, MAP_SHARED | MAP_POPULATE, fd, offset);
+  if (pointer === MAP_FAILED) throw new SystemError(`mapping ${what}`, koffi.errno());
+  return koffi.view(pointer, length);
+}
+
+/** Page-aligned memory of this process, and where it is (only for other files of this folder). */
+export function mapAnonymous(length: number): { memory: ArrayBuffer; pointer: bigint } {
+  const pointer = mmap(
+    null,
+    length,
+    PROT_READ_WRITE,
+    MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE,
+    -1,
+    0,
+  ) as bigint;
+  if (pointer === MAP_FAILED) throw new SystemError(`mapping ${length} bytes of memory`, koffi.errno());
+  return { memory: koffi.view(pointer, length), pointer };
+}
+
+/** Mounts a file system of `type` at an existing directory. */
+export function mountFileSystem(type: string, target: string): void {
+  checked(mount(type, target, type, 0, null), `mounting ${type} at ${target}`);
+}
+
+export function unmountFileSystem(target: string): void {
+  checked(umount2(target, 0), `unmounting ${target}`);
+}
+
+/**
+ * Takes the lock of a file or directory for as long as this process lives; false if another process has it.
+ * The lock ends with the process, however it ends, or with `closeSync` of the descriptor given to `taken`.
+ */
+export function lockFile(path: string, taken: (fd: number) => void): boolean {
+  const fd = openSync(path, 'r');
+  if (flock(fd, LOCK_EXCLUSIVE_NONBLOCKING) < 0) {
+    const errno = koffi.errno();
+    closeSync(fd);
+    if (errno === koffi.os.errno.EWOULDBLOCK) return false;
+    throw new SystemError(`locking ${path}`, errno);
+  }
+  taken(fd);
+  return true;
+}
+
+/**
+ * Runs `action` with this thread inside the network namespace at `path` (as `/run/netns/NAME`) and returns to the
+ * namespace it was in. `action` must not be asynchronous: sockets and child processes it makes stay in the namespace.
+ */
+export function inNetworkNamespace<Result>(path: string, action: () => Result): Result {
+  const before = openSync('/proc/thread-self/ns/net', 'r');
+  try {
+    const inside = openSync(path, 'r');
+    try {
+      checked(setns(inside, CLONE_NEWNET), `entering the network namespace ${path}`);
+    } finally {
+      closeSync(inside);
+    }
+    try {
+      return action();
+    } finally {
+      checked(setns(before, CLONE_NEWNET), 'returning to the previous network namespace');
+    }
+  } finally {
+    closeSync(before);
+  }
+}
+
+/** Index of an interface in the current network namespace, 0 if there is none of that name. */
+export function interfaceIndex(name: string): number {
+  return ifNameToIndex(name);
+}
+
+/** Name of an interface, undefined if there is none with that index. */
+export function interfaceName(index: number): string | undefined {
+  return ifIndexToName(index, new Uint8Array(new ArrayBuffer(16))) ?? undefined;
+}
+
+/** Calls back when a descriptor has something to read, until the returned function is called. */
+export function watchReadable(fd: number, callback: () => void): () => void {
+  const handle = koffi.node.poll(fd, { readable: true }, callback);
+  return () => handle.close();
+}

@@ -1,0 +1,52 @@
+/** The layouts written down in TypeScript against those in the compiled XDP program. */
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { describe, test } from 'node:test';
+import { readBtf, type StructLayout } from '../../bpf/btf.ts';
+import { buildBpf } from '../../bpf/build.ts';
+import { missing } from '../../test/requirements.ts';
+import { BUCKET_BYTES, CONNECTION_BYTES, ConnectionField } from '../ipvs/connections.ts';
+import { DESTINATION_BYTES, DestinationField } from '../ipvs/destinations.ts';
+import {
+  CONTROL_BYTES,
+  ControlField,
+  INTERFACE_BYTES,
+  InterfaceField,
+  reasonNames,
+  SERVICE_KEY_BYTES,
+  ServiceKeyField,
+} from './control.ts';
+
+describe('shared layouts', { skip: missing('clang') }, () => {
+  const { structs, enums } = missing('clang')
+    ? { structs: new Map<string, StructLayout>(), enums: new Map<string, string[]>() }
+    : readBtf(readFileSync(buildBpf()));
+
+  /** Compares size and offsets; a field `clientPort` is the member `client_port`. */
+  function compare(struct: string, bytes: number, fields: Record<string, number>): void {
+    test(`struct ${struct}`, () => {
+      const layout = structs.get(struct);
+      assert.ok(layout, `the object has no struct ${struct}`);
+      assert.equal(layout.size, bytes, 'size');
+      for (const [field, offset] of Object.entries(fields)) {
+        const member = field.replace(/[A-Z]/g, letter => `_${letter.toLowerCase()}`);
+        assert.equal(layout.members.get(member), offset, `offset of ${member}`);
+      }
+    });
+  }
+
+  compare('connection', CONNECTION_BYTES, ConnectionField);
+  compare('destination', DESTINATION_BYTES, DestinationField);
+  compare('bucket', BUCKET_BYTES, { entries: 0 });
+  compare('control', CONTROL_BYTES, ControlField);
+  compare('service_key', SERVICE_KEY_BYTES, ServiceKeyField);
+  compare('interface', INTERFACE_BYTES, InterfaceField);
+
+  test('reasons', () => {
+    const names = enums
+      .get('reason')
+      ?.map(name => name.replace('REASON_', '').toLowerCase().replace(/_/g, ' '));
+    assert.deepEqual(names?.slice(0, -1), [...reasonNames]);
+    assert.equal(names?.at(-1), 'reasons');
+  });
+});

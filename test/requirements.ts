@@ -1,0 +1,20 @@
+/** What a test needs of the machine: the reason to skip it, or false. `test(…, { skip: missing('root', 'nginx') }, …)` */
+import { existsSync } from 'node:fs';
+import { delimiter, join } from 'node:path';
+
+/** Debian's package for what is not named like its package. */
+const packages: Record<string, string> = { arping: 'iputils-arping', ip: 'iproute2', nginx: 'nginx-light' };
+
+/**
+ * @param needs `root`, or commands that must be in the PATH
+ * @returns which of them are missing and what to do about it, or false
+ */
+export function missing(...needs: string[]): string | false {
+  const reasons = needs.flatMap(need => {
+    if (need === 'root') return process.geteuid?.() === 0 ? [] : ['needs root'];
+    const path = [...(process.env.PATH ?? '').split(delimiter), '/usr/sbin', '/sbin'];
+    if (path.some(directory => existsSync(join(directory, need)))) return [];
+    return [`needs ${need} (Debian: apt-get install ${packages[need] ?? need})`];
+  });
+  return reasons.length > 0 && reasons.join(', ');
+}
