@@ -2,7 +2,7 @@
  * Where a director stands: what brings it packets and takes them away. The daemon holds one of these and knows nothing
  * else of it; `virtual.ts` and `xdp/` implement it.
  */
-import type { VirtualServer } from '../ipvs/specification.ts';
+import type { Director } from '../ipvs/director.ts';
 
 export type DatapathKind = 'virtual' | 'xdp';
 
@@ -20,7 +20,9 @@ export interface StopOptions {
 export interface Datapath {
   readonly kind: DatapathKind;
   /** Valid from construction on; takes changes before `start`, too. */
-  readonly director: VirtualServer;
+  readonly director: Director;
+  /** Milliseconds of the clock that the director goes by. */
+  now(): number;
   /**
    * Begins to forward.
    * @throws Error whose message is one line: what is missing and what to do. Nothing is left behind then.
