@@ -65,21 +65,36 @@ const weight = fc.oneof(fc.nat({ max: 12 }), fc.nat({ max: 0x7fffffff }));
 
 test('products are compared exactly up to 2^72', () => {
   const load = fc.oneof(fc.nat({ max: 1000 }), fc.nat({ max: 2 ** 41 }));
-  const near = fc.tuple(load, weight, fc.integer({ min: -2, max: 2 }), fc.integer({ min: -2, max: 2 }));
-  const pairs = fc.oneof(
-    fc.tuple(load, weight, load, weight),
-    near.map(([a, b, c, d]) => [a, b, Math.max(0, a + c), Math.max(0, b + d)] as const),
-  );
+  // (n - k)(n + k) is n² - k²: equal as doubles, and different where only exact arithmetic sees it.
+  const near = fc
+    .tuple(fc.integer({ min: 2 ** 30, max: 2 ** 31 - 1 }), fc.nat({ max: 20 }), fc.boolean())
+    .map(([n, k, greater]) => {
+      const m = n - k;
+      return greater ? [m * 1024, m, (m - k) * 1024, m + k] : [(m - k) * 1024, m + k, m * 1024, m];
+    });
+  const pairs = fc.oneof(fc.tuple(load, weight, load, weight), near);
   fc.assert(
-    fc.property(pairs, ([a, b, c, d]) => {
+    fc.property(pairs, ([a = 0, b = 0, c = 0, d = 0]) => {
       assert.equal(productIsGreater(a, b, c, d), BigInt(a) * BigInt(b) > BigInt(c) * BigInt(d));
     }),
     { numRuns: 2000 },
   );
-  // (2^31 - 1)^2 × 64 against its neighbours: equal as doubles.
-  const most = 0x7fffffff;
-  assert.equal(productIsGreater(most * 64, most, (most - 1) * 64, most + 1), true);
-  assert.equal(productIsGreater((most - 1) * 64, most + 1, most * 64, most), false);
+});
+
+test('an active connection counts as 256 inactive ones', () => {
+  for (const [inactive, chosen] of [
+    [255, 1],
+    [256, 0],
+    [257, 0],
+  ] as const) {
+    const table = tableOf([
+      { weight: 1, active: 1 },
+      { weight: 1, inactive },
+    ]);
+    for (const name of ['lc', 'wlc']) {
+      assert.equal(selectorOf(table).select(compile(name, table), request()), chosen);
+    }
+  }
 });
 
 /** Weighted round robin as the kernel's comments tell it, pass by pass, one destination at a time. */
