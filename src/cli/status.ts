@@ -1,0 +1,37 @@
+/** `dirigo status`: what the daemon is and holds. */
+import type { Command } from 'commander';
+import type { DaemonStatus } from '../control/api.ts';
+import { ask } from './ask.ts';
+import { orFail } from './failure.ts';
+
+export function addStatus(program: Command): void {
+  program
+    .command('status')
+    .summary('show the daemon and its data path')
+    .description('Show the daemon and its data path. Status 1 if none runs.')
+    .option('--json', 'print it as JSON')
+    .action((options: { json?: boolean }) =>
+      orFail(async () => {
+        const status = (await ask('GET', '/status')) as DaemonStatus;
+        process.stdout.write(options.json ? `${JSON.stringify(status, null, 2)}\n` : statusText(status));
+      }),
+    );
+}
+
+function statusText(status: DaemonStatus): string {
+  const { kind, ...details } = status.datapath;
+  const rows: [string, unknown][] = [
+    ['Daemon', `pid ${status.pid}, version ${status.version}, since ${status.startedAt}`],
+    ['State', status.state ?? 'not kept'],
+    ['Services', `${status.services} with ${status.destinations} real servers`],
+    ['Connections', status.connections],
+    ['Data path', kind],
+    ...Object.entries(details),
+  ];
+  return rows
+    .flatMap(([name, value]) => {
+      const values: unknown[] = Array.isArray(value) ? value : [value];
+      return values.map((each, index) => `${(index === 0 ? name : '').padEnd(12)} ${each}\n`);
+    })
+    .join('');
+}

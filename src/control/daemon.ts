@@ -1,0 +1,101 @@
+/** The daemon: one data path, its desired state, and the socket over which it is controlled. */
+
+import { readFileSync } from 'node:fs';
+import type { Server } from 'node:http';
+import type { Datapath, StopOptions } from '../datapath/datapath.ts';
+import { Api } from './api.ts';
+import { createApiServer } from './http-server.ts';
+import { SystemNames } from './names.ts';
+import { listenPrivately, lockSocket, type SocketLock } from './socket.ts';
+import { applyState, StateFile } from './state.ts';
+
+export interface DaemonOptions {
+  /** Path of the control socket. */
+  socket: string;
+  /** Makes the data path; called once the socket is ours, so that two daemons never touch the same one. */
+  openDatapath(): Promise<Datapath>;
+  /** Folder of the desired state; without one it lasts as long as the daemon. */
+  stateFolder?: string;
+}
+
+export class Daemon {
+  readonly socket: string;
+  readonly datapath: Datapath;
+  readonly #server: Server;
+  readonly #lock: SocketLock;
+  #stopping: Promise<void> | undefined;
+  readonly #stopped = Promise.withResolvers<void>();
+
+  private constructor(
+    options: DaemonOptions,
+    lock: SocketLock,
+    datapath: Datapath,
+    state: StateFile | undefined,
+  ) {
+    this.socket = options.socket;
+    this.datapath = datapath;
+    this.#lock = lock;
+    const api = new Api({
+      datapath,
+      state,
+      names: new SystemNames(),
+      version: packageVersion(),
+      // The answer to the request that asks for it goes out first.
+      shutdown: stopOptions => setImmediate(() => void this.stop(stopOptions)),
+    });
+    this.#server = createApiServer(api);
+  }
+
+  /**
+   * Starts a daemon: takes the socket, restores the desired state, brings the data path up, then listens.
+   * @throws Error whose message is one line; nothing is left behind then
+   */
+  static async start(options: DaemonOptions): Promise<Daemon> {
+    const lock = await lockSocket(options.socket);
+    let datapath: Datapath | undefined;
+    try {
+      const state = options.stateFolder === undefined ? undefined : new StateFile(options.stateFolder);
+      const saved = state?.load();
+      datapath = await options.openDatapath();
+      if (saved) applyState(datapath.director.administration, saved);
+      await datapath.start();
+      const daemon = new Daemon(options, lock, datapath, state);
+      await listenPrivately(daemon.#server, options.socket);
+      return daemon;
+    } catch (error) {
+      await datapath?.stop({ remove: true });
+      lock.release();
+      throw error;
+    }
+  }
+
+  /** Settles when the daemon has stopped, whoever stopped it. */
+  get stopped(): Promise<void> {
+    return this.#stopped.promise;
+  }
+
+  /** Stops listening (which removes the socket), lets requests under way finish, then stops the data path. */
+  stop(options: StopOptions): Promise<void> {
+    this.#stopping ??= this.#stop(options).then(this.#stopped.resolve, this.#stopped.reject);
+    return this.stopped;
+  }
+
+  async #stop(options: StopOptions): Promise<void> {
+    const closed = new Promise(resolve => this.#server.close(resolve));
+    this.#server.closeIdleConnections();
+    // A client that neither asks nor leaves must not keep the daemon.
+    const patience = setTimeout(() => this.#server.closeAllConnections(), 1000);
+    await closed;
+    clearTimeout(patience);
+    try {
+      await this.datapath.stop(options);
+    } finally {
+      this.#lock.release();
+    }
+  }
+}
+
+function packageVersion(): string {
+  const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
+  return (JSON.parse(text) as { version: string }).version;
+}

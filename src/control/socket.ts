@@ -1,0 +1,81 @@
+/**
+ * The control socket, and the rule that one daemon holds it. A lock that dies with its holder (a socket in the abstract
+ * namespace) tells a live daemon from one that was killed and left its socket behind.
+ */
+import { lstatSync, mkdirSync, rmSync } from 'node:fs';
+import { createServer, type Server } from 'node:net';
+import { dirname, resolve } from 'node:path';
+import { request } from './request.ts';
+
+/** Keeps other daemons from the socket of this path until closed. */
+export interface SocketLock {
+  release(): void;
+}
+
+/**
+ * Takes the path for this process and removes what a dead daemon left there.
+ * @throws Error if a daemon runs there, or if the path is something else than a socket
+ */
+export async function lockSocket(path: string): Promise<SocketLock> {
+  const absolute = resolve(path);
+  const holder = createServer(connection => connection.destroy());
+  try {
+    await listening(holder, `\0dirigo ${absolute}`);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error;
+    throw await alreadyRunning(path);
+  }
+  holder.unref();
+  try {
+    mkdirSync(dirname(absolute), { recursive: true, mode: 0o700 });
+    const found = lstatSync(absolute, { throwIfNoEntry: false });
+    if (found && !found.isSocket())
+      throw new Error(`${path} is not a socket: remove it or set DIRIGO_SOCKET`);
+    // A daemon in another network namespace holds a lock that is not seen here.
+    if (found && (await daemonPid(path)) !== undefined) throw await alreadyRunning(path);
+    rmSync(absolute, { force: true });
+  } catch (error) {
+    holder.close();
+    throw error;
+  }
+  return { release: () => holder.close() };
+}
+
+/** Listens on the path, which only this user may then open. */
+export async function listenPrivately(server: Server, path: string): Promise<void> {
+  // The mode counts from the first moment on: the socket is made while listen() runs.
+  const before = process.umask(0o177);
+  try {
+    await listening(server, path, () => process.umask(before));
+  } finally {
+    process.umask(before);
+  }
+}
+
+function listening(server: Server, path: string, started?: () => void): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(path, () => {
+      server.off('error', reject);
+      resolve();
+    });
+    started?.();
+  });
+}
+
+async function alreadyRunning(path: string): Promise<Error> {
+  const pid = await daemonPid(path);
+  const who = pid === undefined ? 'a daemon is starting or stopping' : `already running (pid ${pid})`;
+  return new Error(`${who} on ${path}: stop it with \`dirigo down\`, or set DIRIGO_SOCKET to run another`);
+}
+
+/** Process id of the daemon that answers there, undefined if none does. */
+async function daemonPid(path: string): Promise<number | undefined> {
+  try {
+    const { body } = await request(path, 'GET', '/status');
+    const { pid } = body as { pid?: unknown };
+    return typeof pid === 'number' ? pid : undefined;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,120 @@
+/** The desired state: all that an administrator configured, as one JSON file that is replaced whole or not at all. */
+import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type {
+  DestinationSpecification,
+  ServiceSpecification,
+  SyncDaemon,
+  Timeouts,
+  VirtualServer,
+} from '../ipvs/specification.ts';
+
+export interface DesiredState {
+  version: 1;
+  timeouts: Timeouts;
+  syncDaemons: SyncDaemon[];
+  /** Oldest first, so that adding them in this order brings back the director's. */
+  services: (ServiceSpecification & { destinations: DestinationSpecification[] })[];
+}
+
+/** What the server is configured to be. */
+export function captureState(server: VirtualServer): DesiredState {
+  return {
+    version: 1,
+    timeouts: server.timeouts(),
+    syncDaemons: server.syncDaemons(),
+    services: server
+      .services()
+      .reverse()
+      .map(({ statistics: _, destinations, ...service }) => ({
+        ...service,
+        destinations: destinations.toReversed().map(destination => ({
+          address: destination.address,
+          port: destination.port,
+          method: destination.method,
+          weight: destination.weight,
+          upperThreshold: destination.upperThreshold,
+          lowerThreshold: destination.lowerThreshold,
+          tunnelType: destination.tunnelType,
+          tunnelPort: destination.tunnelPort,
+          tunnelChecksum: destination.tunnelChecksum,
+        })),
+      })),
+  };
+}
+
+/** Configures an empty server so. */
+export function applyState(server: VirtualServer, state: DesiredState): void {
+  server.setTimeouts(state.timeouts);
+  for (const { destinations, ...service } of state.services) {
+    server.addService(service);
+    for (const destination of destinations) server.addDestination(service.key, destination);
+  }
+  for (const daemon of state.syncDaemons) server.startSyncDaemon(daemon);
+}
+
+/** The state in a folder. */
+export class StateFile {
+  readonly path: string;
+  readonly #folder: string;
+  #saved = '';
+
+  /** @throws Error if the folder cannot be made */
+  constructor(folder: string) {
+    this.#folder = folder;
+    this.path = join(folder, 'state.json');
+    try {
+      mkdirSync(folder, { recursive: true, mode: 0o700 });
+    } catch (error) {
+      throw new Error(`cannot make the folder of the state: ${messageOf(error)}`);
+    }
+  }
+
+  /**
+   * The state that was saved last, undefined if there is none yet.
+   * @throws Error that names the file if it is damaged
+   */
+  load(): DesiredState | undefined {
+    let text: string;
+    try {
+      text = readFileSync(this.path, 'utf8');
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+      throw new Error(`cannot read the state: ${messageOf(error)}`);
+    }
+    try {
+      const state = JSON.parse(text) as DesiredState;
+      if (state?.version !== 1) throw new Error(`version ${state?.version} is not known`);
+      this.#saved = text;
+      return state;
+    } catch (error) {
+      throw new Error(`${this.path} is no state of Dirigo's (${messageOf(error)}): mend it or move it away`);
+    }
+  }
+
+  /** Writes the state, to disk and all, before it returns; nothing if it is the one that is there. */
+  save(state: DesiredState): void {
+    const text = `${JSON.stringify(state)}\n`;
+    if (text === this.#saved) return;
+    const temporary = `${this.path}.new`;
+    const file = openSync(temporary, 'w', 0o600);
+    try {
+      writeFileSync(file, text);
+      fsyncSync(file);
+    } finally {
+      closeSync(file);
+    }
+    renameSync(temporary, this.path);
+    const folder = openSync(this.#folder, 'r');
+    try {
+      fsyncSync(folder);
+    } finally {
+      closeSync(folder);
+    }
+    this.#saved = text;
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,29 @@
+/** Makes the data path that was asked for. */
+import type { Datapath, DatapathKind } from './datapath.ts';
+
+export interface DatapathRequest {
+  kind: DatapathKind;
+  /** Of `--interface`: for xdp the names of the interfaces to attach to, for virtual the host's, `NAME=ADDRESS/PREFIX,…`. */
+  interfaces: readonly string[];
+}
+
+/**
+ * Loads only the code of that kind: the XDP one needs native libraries.
+ * @throws Error whose message is one line: what is missing and what to do
+ */
+export async function openDatapath({ kind, interfaces }: DatapathRequest): Promise<Datapath> {
+  if (kind === 'virtual') {
+    const { VirtualDatapath } = await import('./virtual.ts');
+    const { parseStaticInterface } = await import('./static-host.ts');
+    return new VirtualDatapath(
+      interfaces.length === 0 ? {} : { interfaces: interfaces.map(parseStaticInterface) },
+    );
+  }
+  if (process.getuid?.() !== 0) {
+    throw new Error('the XDP data path needs root: run this as root, or use --datapath virtual');
+  }
+  if (interfaces.length === 0) {
+    throw new Error('the XDP data path needs an interface to attach to: name it with --interface');
+  }
+  throw new Error('this version has no XDP data path yet: use --datapath virtual');
+}
