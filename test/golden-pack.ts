@@ -1,0 +1,24 @@
+/** Packs the recordings of `../shared/oracle/golden` into `test/golden`: `node test/golden-pack.ts`. */
+import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { brotliCompressSync, constants } from 'node:zlib';
+import { PACKED, sharedRecordings } from './golden.ts';
+
+const shared = sharedRecordings();
+if (!shared) {
+  console.error('golden-pack: there are no recordings beside this clone (../shared/oracle/golden)');
+  process.exit(1);
+}
+for (const folder of readdirSync(shared).filter(name => statSync(join(shared, name)).isDirectory())) {
+  const files: Record<string, string> = {};
+  for (const name of readdirSync(join(shared, folder))
+    .filter(file => /\.jsonl?$/.test(file))
+    .sort()) {
+    files[name] = readFileSync(join(shared, folder, name), 'utf8');
+  }
+  const text = Buffer.from(JSON.stringify(files));
+  const packed = brotliCompressSync(text, {
+    params: { [constants.BROTLI_PARAM_LGWIN]: 24, [constants.BROTLI_PARAM_SIZE_HINT]: text.length },
+  });
+  writeFileSync(join(PACKED, `${folder}.json.br`), packed);
+}
