@@ -64,7 +64,7 @@ export class PoptReader<Tag extends string> {
       option = this.#options.find(candidate => candidate.short !== '' && candidate.short === cluster[0]);
       this.#cluster = undefined;
       if (!option) return { kind: 'error', message: UNKNOWN_OPTION };
-      if (cluster.length > 1) this.#cluster = cluster.slice(cluster[1] === '=' ? 2 : 1);
+      if (cluster.length > 1) this.#cluster = cluster.slice(1);
     }
     if (!option) return { kind: 'end' };
     if (option.argument === 'none') {
