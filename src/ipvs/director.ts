@@ -15,6 +15,7 @@ import { forwardMasq, returnMasq } from './forwarding/masq.ts';
 import { DELIVER_LOCALLY, type Outcome, Way } from './forwarding/way.ts';
 import { IcmpErrors } from './icmp-errors.ts';
 import { Lifecycle } from './lifecycle.ts';
+import { MarkRules } from './mark-rules.ts';
 import type { Network } from './network.ts';
 import { Refused, Scheduling, setKey, setReplyKey } from './scheduling.ts';
 import { Selector } from './selection.ts';
@@ -47,6 +48,8 @@ export interface DirectorOptions {
   connections?: ConnectionTable;
   destinations?: DestinationTable;
   settings?: Partial<Settings>;
+  /** Which packets get a firewall mark. Default: none. */
+  marks?: MarkRules;
   /** Gives random numbers, 0..2^32-1; for `twos`, ports and secrets. */
   random?: () => number;
   /** Buckets that listings state (`size=`); the kernel's default is 4096. */
@@ -65,6 +68,8 @@ export class Director {
   readonly destinations: DestinationTable;
   readonly settings: Settings;
   readonly pool: ServerPool;
+  /** Firewall marks by rule; may be replaced at any time. */
+  marks: MarkRules;
   /** Packets dropped, by `Drop`. */
   readonly drops = new Float64Array(DROP_NAMES.length);
   readonly #network: Network;
@@ -88,6 +93,7 @@ export class Director {
         seed: options.random?.() ?? 0,
       });
     this.settings = { ...DEFAULT_SETTINGS, ...options.settings };
+    this.marks = options.marks ?? new MarkRules([]);
     this.pool = new ServerPool(this.destinations, this.#network);
     this.#lifecycle = new Lifecycle(this.connections, this.pool, new TimeoutTable(this.connections.hz));
     this.#selector = new Selector(this.destinations, {
@@ -213,12 +219,12 @@ export class Director {
   }
 
   /** A packet of no connection: the first of a new one, or none of ours. */
-  #schedule(packet: Packet, _interfaceIndex: number, now: number, tick: number): Verdict {
+  #schedule(packet: Packet, interfaceIndex: number, now: number, tick: number): Verdict {
     if (packet.protocol === Protocol.tcp) {
       if (packet.tcpFlags & TcpFlag.rst) return Verdict.pass;
       if ((packet.tcpFlags & TcpFlag.syn) === 0 && this.settings.sloppy_tcp === 0) return Verdict.pass;
     }
-    const mark = 0;
+    const mark = this.marks.markOf(packet, interfaceIndex);
     const service = this.#index.find(
       mark,
       packet.family === 6 ? 6 : 4,
