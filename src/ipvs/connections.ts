@@ -280,7 +280,7 @@ export class ConnectionTable {
 
   /** The tick that a time in milliseconds falls into, as a signed 32-bit number. */
   tick(now: number): number {
-    return Math.floor((now * this.hz) / 1000) | 0;
+    return ((now * this.hz) / 1000) | 0;
   }
 
   /** Slot of the live connection with this key, or -1. `tick` is now. */

@@ -21,7 +21,14 @@ export function sumBytes(view: DataView, at: number, length: number, sum = 0): n
   const end = at + length;
   let total = sum;
   let offset = at;
-  for (; offset + 1 < end; offset += 2) total += view.getUint16(offset, true);
+  for (; offset + 3 < end; offset += 4) {
+    const word = view.getUint32(offset, true);
+    total += (word & 0xffff) + (word >>> 16);
+  }
+  if (offset + 1 < end) {
+    total += view.getUint16(offset, true);
+    offset += 2;
+  }
   if (offset < end) total += view.getUint8(offset);
   return fold(total);
 }

@@ -1,6 +1,6 @@
 /** IPv4 headers (RFC 791). */
 import { formatAddress } from './address.ts';
-import { finish, sumBytes, updateWord } from './checksum.ts';
+import { finish, sumBytes } from './checksum.ts';
 import { Malformed } from './malformed.ts';
 
 export const IPV4_HEADER = 20;
@@ -86,16 +86,14 @@ function checkIpv4Options(view: DataView, at: number, headerLength: number): Mal
   return Malformed.none;
 }
 
-/** Decrements the TTL (which must be above 0) and updates the checksum. */
+/**
+ * Decrements the TTL (which must be above 0) and updates the checksum: one less in the word is one more in its
+ * complement's sum (include/net/ip.h, ip_decrease_ttl).
+ */
 export function decrementTtl(view: DataView, at: number): void {
-  const before = view.getUint16(at + Ipv4.ttl, true);
-  const after = before - 1;
-  view.setUint16(at + Ipv4.ttl, after, true);
-  view.setUint16(
-    at + Ipv4.checksum,
-    updateWord(view.getUint16(at + Ipv4.checksum, true), before, after),
-    true,
-  );
+  view.setUint8(at + Ipv4.ttl, view.getUint8(at + Ipv4.ttl) - 1);
+  const checksum = view.getUint16(at + Ipv4.checksum, true) + 1;
+  view.setUint16(at + Ipv4.checksum, checksum >= 0xffff ? checksum + 1 : checksum, true);
 }
 
 /** Computes and stores the header checksum. */

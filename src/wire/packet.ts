@@ -4,10 +4,12 @@
  */
 import { type Family, formatAddress } from './address.ts';
 import { checkArp } from './arp.ts';
+import { fold, swap16 } from './checksum.ts';
 import { ETHERNET_HEADER, Ethernet, EtherType, VLAN_TAG } from './ethernet.ts';
 import { ICMP_HEADER } from './icmp.ts';
 import {
   checkIpv4,
+  IPV4_HEADER,
   IPV4_MORE_FRAGMENTS,
   IPV4_OFFSET_MASK,
   Ipv4,
@@ -31,6 +33,8 @@ import { checkFirstUdpFragment, checkUdp } from './udp.ts';
 /** Room in front of a frame that encapsulation may grow into: the largest outer header plus alignment. */
 export const HEADROOM = 256;
 
+/** Version 4, header of five words. */
+const PLAIN_IPV4 = 0x45;
 /** More than this many VLAN tags or extension headers is nobody's honest frame. */
 const MAXIMUM_TAGS = 4;
 const MAXIMUM_EXTENSION_HEADERS = 8;
@@ -154,6 +158,9 @@ export class Packet {
   }
 
   #parseIpv4(network: number): Malformed {
+    if (this.end - network >= IPV4_HEADER && this.view.getUint8(network) === PLAIN_IPV4) {
+      return this.#parsePlainIpv4(network);
+    }
     const refused = checkIpv4(this.view, network, this.end - network);
     if (refused !== Malformed.none) return refused;
     this.family = 4;
@@ -163,6 +170,31 @@ export class Packet {
     const fragment = this.view.getUint16(network + Ipv4.fragment);
     this.fragmentOffset = (fragment & IPV4_OFFSET_MASK) << 3;
     this.moreFragments = (fragment & IPV4_MORE_FRAGMENTS) !== 0;
+    return this.#parseTransport(this.transport);
+  }
+
+  /** A header without options, as nearly all are: its five words give the checksum and every field in one read each. */
+  #parsePlainIpv4(network: number): Malformed {
+    const { view } = this;
+    const word0 = view.getUint32(network, true);
+    const word1 = view.getUint32(network + 4, true);
+    const word2 = view.getUint32(network + 8, true);
+    const word3 = view.getUint32(network + 12, true);
+    const word4 = view.getUint32(network + 16, true);
+    const totalLength = swap16(word0 >>> 16);
+    if (totalLength < IPV4_HEADER || totalLength > this.end - network) return Malformed.ipv4TotalLength;
+    const low = (word0 & 0xffff) + (word1 & 0xffff) + (word2 & 0xffff) + (word3 & 0xffff) + (word4 & 0xffff);
+    const high = (word0 >>> 16) + (word1 >>> 16) + (word2 >>> 16) + (word3 >>> 16) + (word4 >>> 16);
+    if (fold(low + high) !== 0xffff) return Malformed.ipv4Checksum;
+    this.family = 4;
+    this.networkEnd = network + totalLength;
+    this.protocol = (word2 >>> 8) & 0xff;
+    this.transport = network + IPV4_HEADER;
+    const fragment = swap16(word1 >>> 16);
+    if (fragment & (IPV4_OFFSET_MASK | IPV4_MORE_FRAGMENTS)) {
+      this.fragmentOffset = (fragment & IPV4_OFFSET_MASK) << 3;
+      this.moreFragments = (fragment & IPV4_MORE_FRAGMENTS) !== 0;
+    }
     return this.#parseTransport(this.transport);
   }
 
