@@ -1,5 +1,7 @@
 /** `dirigo down`: stops the daemon. */
 import type { Command } from 'commander';
+import { isLocked } from '../control/socket.ts';
+import { socketPath } from '../control/socket-path.ts';
 import { ask } from './ask.ts';
 import { orFail } from './failure.ts';
 
@@ -17,19 +19,10 @@ export function addDown(program: Command): void {
 
 async function down(): Promise<void> {
   const { pid } = (await ask('POST', '/shutdown', { remove: true })) as { pid: number };
-  for (const end = performance.now() + PATIENCE; isAlive(pid); ) {
+  for (const end = performance.now() + PATIENCE; await isLocked(socketPath()); ) {
     if (performance.now() > end)
       throw new Error(`the daemon (pid ${pid}) is still there after ${PATIENCE / 1000} s`);
     await new Promise(resolve => setTimeout(resolve, INTERVAL));
   }
   process.stdout.write(`dirigo: stopped (pid ${pid})\n`);
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
-  }
 }

@@ -7,7 +7,7 @@ import { Api } from './api.ts';
 import { createApiServer } from './http-server.ts';
 import { SystemNames } from './names.ts';
 import { listenPrivately, lockSocket, type SocketLock } from './socket.ts';
-import { applyState, StateFile } from './state.ts';
+import { StateFile } from './state.ts';
 
 export interface DaemonOptions {
   /** Path of the control socket. */
@@ -16,6 +16,8 @@ export interface DaemonOptions {
   openDatapath(): Promise<Datapath>;
   /** Folder of the desired state; without one it lasts as long as the daemon. */
   stateFolder?: string;
+  /** Default: the system's, DNS included. */
+  names?: SystemNames;
 }
 
 export class Daemon {
@@ -38,7 +40,7 @@ export class Daemon {
     const api = new Api({
       datapath,
       state,
-      names: new SystemNames(),
+      names: options.names ?? new SystemNames(),
       version: packageVersion(),
       // The answer to the request that asks for it goes out first.
       shutdown: stopOptions => setImmediate(() => void this.stop(stopOptions)),
@@ -55,9 +57,8 @@ export class Daemon {
     let datapath: Datapath | undefined;
     try {
       const state = options.stateFolder === undefined ? undefined : new StateFile(options.stateFolder);
-      const saved = state?.load();
       datapath = await options.openDatapath();
-      if (saved) applyState(datapath.director.administration, saved);
+      state?.restore(datapath.director.administration);
       await datapath.start();
       const daemon = new Daemon(options, lock, datapath, state);
       await listenPrivately(daemon.#server, options.socket);

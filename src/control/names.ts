@@ -25,14 +25,23 @@ interface Found {
   until: number;
 }
 
+export interface SystemNamesOptions {
+  /** False: only the files count. Default true. */
+  dns?: boolean;
+}
+
 /** Answers at once from the files and from what was looked up before. */
 export class SystemNames implements NameService {
-  readonly #resolver = new Resolver({ timeout: DNS_TIMEOUT, tries: 1 });
+  readonly #resolver: Resolver | undefined;
   readonly #found = new Map<string, Found>();
   #files: NameService = NO_NAMES;
   #version = '';
   /** Addresses whose names were asked for and are not known, until `lookUpWanted`. */
   readonly #wanted = new Set<string>();
+
+  constructor(options: SystemNamesOptions = {}) {
+    this.#resolver = options.dns === false ? undefined : new Resolver({ timeout: DNS_TIMEOUT, tries: 1 });
+  }
 
   /** Reads the files anew if they have changed and forgets what is wanted; once a command. */
   refresh(): void {
@@ -74,7 +83,7 @@ export class SystemNames implements NameService {
 
   /** Asks DNS for the IPv4 address of a host; an answer there or not, `hostAddress` knows afterwards. */
   async lookUp(host: string): Promise<void> {
-    await this.#remember(host, async () => (await this.#resolver.resolve4(host))[0]);
+    await this.#remember(host, async () => (await this.#resolver?.resolve4(host))?.[0]);
   }
 
   /** Asks DNS for the names that `hostName` did not know. False if there were none. */
@@ -83,7 +92,7 @@ export class SystemNames implements NameService {
     this.#wanted.clear();
     await Promise.all(
       addresses.map(address =>
-        this.#remember(address, async () => (await this.#resolver.reverse(address))[0]),
+        this.#remember(address, async () => (await this.#resolver?.reverse(address))?.[0]),
       ),
     );
     return addresses.length > 0;

@@ -3,13 +3,28 @@
  * namespace) tells a live daemon from one that was killed and left its socket behind.
  */
 import { lstatSync, mkdirSync, rmSync } from 'node:fs';
-import { createServer, type Server } from 'node:net';
+import { connect, createServer, type Server } from 'node:net';
 import { dirname, resolve } from 'node:path';
 import { request } from './request.ts';
 
 /** Keeps other daemons from the socket of this path until closed. */
 export interface SocketLock {
   release(): void;
+}
+
+/** The lock's name in the abstract namespace. */
+function lockName(path: string): string {
+  return `\0dirigo ${resolve(path)}`;
+}
+
+/** True while a daemon holds the lock of this socket: from before it listens until its data path has stopped. */
+export function isLocked(path: string): Promise<boolean> {
+  return new Promise(resolve => {
+    const probe = connect(lockName(path));
+    probe.on('connect', () => resolve(true));
+    probe.on('error', () => resolve(false));
+    probe.resume();
+  });
 }
 
 /**
@@ -20,7 +35,7 @@ export async function lockSocket(path: string): Promise<SocketLock> {
   const absolute = resolve(path);
   const holder = createServer(connection => connection.destroy());
   try {
-    await listening(holder, `\0dirigo ${absolute}`);
+    await listening(holder, lockName(path));
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error;
     throw await alreadyRunning(path);

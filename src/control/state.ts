@@ -83,13 +83,31 @@ export class StateFile {
       throw new Error(`cannot read the state: ${messageOf(error)}`);
     }
     try {
-      const state = JSON.parse(text) as DesiredState;
-      if (state?.version !== 1) throw new Error(`version ${state?.version} is not known`);
+      const state: unknown = JSON.parse(text);
+      checkState(state);
       this.#saved = text;
       return state;
     } catch (error) {
-      throw new Error(`${this.path} is no state of Dirigo's (${messageOf(error)}): mend it or move it away`);
+      throw this.#damaged(error);
     }
+  }
+
+  /**
+   * Configures an empty server as the state says.
+   * @throws Error that names the file if the server refuses something in it
+   */
+  restore(server: VirtualServer): void {
+    const state = this.load();
+    if (!state) return;
+    try {
+      applyState(server, state);
+    } catch (error) {
+      throw this.#damaged(error);
+    }
+  }
+
+  #damaged(error: unknown): Error {
+    return new Error(`${this.path} cannot be restored (${messageOf(error)}): mend it or move it away`);
   }
 
   /** Writes the state, to disk and all, before it returns; nothing if it is the one that is there. */
@@ -112,6 +130,21 @@ export class StateFile {
       closeSync(folder);
     }
     this.#saved = text;
+  }
+}
+
+/** Checks the frame of it; the values are checked by the server that takes them. */
+function checkState(state: unknown): asserts state is DesiredState {
+  if (typeof state !== 'object' || state === null) throw new Error('it is no JSON object');
+  const { version, timeouts, services, syncDaemons } = state as Partial<Record<keyof DesiredState, unknown>>;
+  if (version !== 1) throw new Error(`its version ${JSON.stringify(version)} is not known`);
+  if (typeof timeouts !== 'object' || timeouts === null) throw new Error('it has no timeouts');
+  if (!Array.isArray(services) || !Array.isArray(syncDaemons))
+    throw new Error('it has no services or daemons');
+  for (const service of services as Partial<DesiredState['services'][number]>[]) {
+    if (typeof service?.key !== 'object' || !Array.isArray(service.destinations)) {
+      throw new Error('a service in it has no key or no destinations');
+    }
   }
 }
 

@@ -204,9 +204,8 @@ export class Administration implements VirtualServer {
   }
 
   zero(key?: ServiceKey): void {
-    const services = key === undefined ? this.#table.services() : [this.#table.find(key)];
+    const services = key === undefined ? this.#table.services() : [this.#table.require(key)];
     for (const service of services) {
-      if (!service) continue;
       for (const { index } of service.destinations) this.#pool.zero(index);
       this.#tallyOf(service).zero();
     }

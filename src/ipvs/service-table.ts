@@ -306,12 +306,14 @@ export class ServiceTable {
     if (this.#syncDaemons.has(daemon.role)) {
       throw new IpvsError('EEXIST', `a ${daemon.role} daemon runs already`);
     }
-    // A backup takes longer messages than its MTU needs, for masters with another one; a master sends 1500 at most.
-    const mtu = daemon.role === 'backup' ? Math.min(Math.max(interfaceMtu, 1500), 65535) : 1500;
-    const longest = mtu - (group.length === 4 ? 28 : 48);
-    const shortest = daemon.role === 'backup' ? 1024 : 1;
+    const headers = group.length === 4 ? 28 : 48;
+    // A backup has to take what any master sends, whatever its own interface's MTU.
+    const isBackup = daemon.role === 'backup';
+    const mtu = isBackup ? Math.min(Math.max(interfaceMtu, 1500), 65535) : 1500;
     const maximumLength =
-      daemon.maximumLength === 0 ? longest : Math.min(Math.max(daemon.maximumLength, shortest), longest);
+      daemon.maximumLength === 0
+        ? mtu - headers
+        : Math.min(Math.max(daemon.maximumLength, isBackup ? 1024 : 1), 65535 - headers);
     const started = { ...daemon, group: formatAddress(group), maximumLength };
     this.#syncDaemons.set(daemon.role, started);
     return started;
