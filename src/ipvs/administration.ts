@@ -40,6 +40,8 @@ export class Administration implements VirtualServer {
   now = 0;
   /** Destinations ever added whose replies pass the director: while 0, nothing is looked up by replies. */
   translated = 0;
+  /** Called after every change of the configuration. */
+  onChange: () => void = () => {};
   readonly #lifecycle: Lifecycle;
   readonly #pool: ServerPool;
   readonly #index: ServiceIndex;
@@ -113,31 +115,37 @@ export class Administration implements VirtualServer {
       serviceAdded: service => {
         this.#index.add(service);
         this.#compile(service, 'service');
+        this.onChange();
       },
       serviceEdited: (service, before) => {
         if (before.scheduler !== service.specification.scheduler) service.plan = undefined;
         this.#compile(service, 'service');
+        this.onChange();
       },
       serviceDeleted: service => {
         this.#index.remove(service);
         this.#total.add(this.#countersOf(service));
         this.#tallies.delete(service);
+        this.onChange();
       },
       destinationAdded: destination => {
         this.#pool.add(destination);
         if (isTranslated(destination)) this.translated++;
         this.#compile(destination.service, 'add');
+        this.onChange();
       },
       destinationEdited: destination => {
         this.#pool.update(destination);
         if (isTranslated(destination)) this.translated++;
         this.#compile(destination.service, 'edit');
+        this.onChange();
       },
       destinationDeleted: (destination, last) => {
         const { index, service } = destination;
         this.#tallyOf(service).add(this.#pool.counters, index * COUNTER_STRIDE);
         this.#pool.remove(destination, this.now);
         if (!last) this.#compile(service, 'delete');
+        this.onChange();
       },
     };
   }
@@ -201,6 +209,7 @@ export class Administration implements VirtualServer {
   setTimeouts(timeouts: Timeouts): void {
     this.#table.setTimeouts(timeouts);
     this.#lifecycle.timeouts.set(timeouts);
+    this.onChange();
   }
 
   zero(key?: ServiceKey): void {

@@ -9,10 +9,13 @@ import {
   DestinationFlag,
   type DestinationTable,
   Forwarding,
+  TunnelFlag,
+  TunnelType,
 } from './destinations.ts';
 import type { Network, NextHop } from './network.ts';
+import { PathMtus } from './path-mtus.ts';
 import type { Destination, Service } from './service-table.ts';
-import { type ForwardingMethod, IpvsError } from './specification.ts';
+import { type ForwardingMethod, IpvsError, type TunnelChecksum } from './specification.ts';
 import { COUNTER_STRIDE, Tally } from './statistics.ts';
 
 const FORWARDING: Readonly<Record<ForwardingMethod, number>> = {
@@ -22,12 +25,19 @@ const FORWARDING: Readonly<Record<ForwardingMethod, number>> = {
   fullnat: Forwarding.fullnat,
 };
 
+const TUNNEL_FLAGS: Readonly<Record<TunnelChecksum, number>> = {
+  nocsum: 0,
+  csum: TunnelFlag.checksum,
+  remcsum: TunnelFlag.remoteChecksum,
+};
+
 /** Milliseconds a deleted server without connections is remembered with its counters (IP_VS_DEST_TRASH_PERIOD). */
 const TRASH_PERIOD = 120_000;
 
 interface Trashed {
   index: number;
-  service: Service;
+  /** Undefined: a predecessor's. */
+  service: Service | undefined;
   deletedAt: number;
 }
 
@@ -39,6 +49,10 @@ export class ServerPool {
   readonly persistent: Int32Array;
   /** The way to each destination; undefined: none, or it is this host itself. */
   readonly hops: (NextHop | undefined)[] = [];
+  /** UDP port of a destination's GUE tunnel. */
+  readonly tunnelPorts: Uint16Array;
+  /** What is known of the ways' MTUs beyond the first link. */
+  readonly pathMtus: PathMtus;
   /** The destination of an index; for one in the trash, what it was. */
   readonly owners: (Destination | undefined)[] = [];
   readonly #tallies: (Tally | undefined)[] = [];
@@ -50,6 +64,8 @@ export class ServerPool {
     this.#network = network;
     this.counters = new Float64Array(table.capacity * COUNTER_STRIDE);
     this.persistent = new Int32Array(table.capacity);
+    this.tunnelPorts = new Uint16Array(table.capacity);
+    this.pathMtus = new PathMtus(table.capacity);
   }
 
   /** Gives a destination its record, or the one it had. @throws IpvsError ENOMEM */
@@ -91,6 +107,9 @@ export class ServerPool {
     view.setUint32(at + DestinationField.upperThreshold, specification.upperThreshold, true);
     view.setUint32(at + DestinationField.lowerThreshold, specification.lowerThreshold, true);
     view.setUint8(at + DestinationField.forwarding, FORWARDING[specification.method]);
+    view.setUint8(at + DestinationField.tunnelType, TunnelType[specification.tunnelType]);
+    view.setUint8(at + DestinationField.tunnelFlags, TUNNEL_FLAGS[specification.tunnelChecksum]);
+    this.tunnelPorts[index] = specification.tunnelPort;
     this.resolve(index);
   }
 
@@ -105,14 +124,25 @@ export class ServerPool {
     });
   }
 
+  /**
+   * Takes over a record that a predecessor left in the table, as if its server had just been deleted: added to the
+   * same service again, the server finds its connections.
+   * @param service `serviceKeyText` of the service it belonged to
+   */
+  adopt(index: number, service: string, address: string, port: number, now: number): void {
+    this.#trash.set(`${service} ${address} ${port}`, { index, service: undefined, deletedAt: now });
+  }
+
   /** Frees the records of deleted servers that nothing refers to any more. */
   sweep(now: number): void {
+    this.pathMtus.sweep(now);
     for (const [key, trashed] of this.#trash) {
       const { index } = trashed;
       if (this.references(index) > 0 || now - trashed.deletedAt < TRASH_PERIOD) continue;
       this.#trash.delete(key);
       this.owners[index] = undefined;
       this.hops[index] = undefined;
+      this.pathMtus.forget(index);
       this.table.release(index);
     }
   }
@@ -152,6 +182,20 @@ export class ServerPool {
     for (let index = 0; index < this.owners.length; index++) if (this.owners[index]) this.resolve(index);
   }
 
+  /**
+   * Takes note of an ICMP error of a router on the way to a destination: the way carries no more than `mtu` bytes. All
+   * destinations at the address learn it.
+   */
+  learnPathMtu(index: number, mtu: number, now: number): void {
+    const told = this.owners[index];
+    if (!told) return;
+    for (const [other, owner] of this.owners.entries()) {
+      const hop = this.hops[other];
+      if (!owner || !hop || !sameAddress(owner.address, told.address)) continue;
+      this.pathMtus.learn(other, mtu, hop.mtu, now);
+    }
+  }
+
   zero(index: number): void {
     this.counters.fill(0, index * COUNTER_STRIDE, (index + 1) * COUNTER_STRIDE);
     this.#tallies[index]?.zero();
@@ -170,4 +214,8 @@ export class ServerPool {
 
 function trashKey(destination: Destination): string {
   return `${destination.service.name} ${destination.specification.address} ${destination.specification.port}`;
+}
+
+function sameAddress(one: Uint8Array, other: Uint8Array): boolean {
+  return one.length === other.length && one.every((byte, index) => byte === other[index]);
 }
