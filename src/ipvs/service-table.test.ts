@@ -224,6 +224,9 @@ test('synchronisation daemons: one of each role, lengths cut to what fits', () =
   refuses('EINVAL', () => services.startSyncDaemon({ ...daemon, group: '10.0.0.1' }));
   assert.equal(services.startSyncDaemon(daemon).maximumLength, 1472);
   refuses('EEXIST', () => services.startSyncDaemon(daemon));
+  refuses('ENETUNREACH', () =>
+    table().startSyncDaemon({ ...daemon, interfaceName: 'lo', group: 'ff02::81' }),
+  );
   refuses('ENODEV', () => services.startSyncDaemon({ ...daemon, interfaceName: 'eth7' }));
   const backup = { ...daemon, role: 'backup', group: 'ff02::81' } as const;
   assert.equal(services.startSyncDaemon({ ...backup, maximumLength: 100 }).maximumLength, 1024);

@@ -288,7 +288,7 @@ export class ServiceTable {
 
   /**
    * Starts a synchronisation daemon; its length is cut to what the interface takes (start_sync_thread). EINVAL if the
-   * group is not multicast or a destination has another family than its service, ENODEV, EEXIST.
+   * group is not multicast or a destination has another family than its service, ENODEV, EEXIST, ENETUNREACH.
    */
   startSyncDaemon(daemon: SyncDaemon): SyncDaemon {
     const group = parseAddress(daemon.group);
@@ -305,6 +305,10 @@ export class ServiceTable {
     if (interfaceMtu === undefined) throw new IpvsError('ENODEV', `no interface ${daemon.interfaceName}`);
     if (this.#syncDaemons.has(daemon.role)) {
       throw new IpvsError('EEXIST', `a ${daemon.role} daemon runs already`);
+    }
+    // A master connects its socket, and the loopback interface has no route to IPv6 groups.
+    if (daemon.role === 'master' && group.length === 16 && daemon.interfaceName === 'lo') {
+      throw new IpvsError('ENETUNREACH', `lo has no way to ${daemon.group}`);
     }
     const headers = group.length === 4 ? 28 : 48;
     // A backup has to take what any master sends, whatever its own interface's MTU.

@@ -137,6 +137,8 @@ export type IpvsErrorCode =
   | 'ERANGE'
   /** No such network interface. */
   | 'ENODEV'
+  /** The interface has no way to a multicast group. */
+  | 'ENETUNREACH'
   /** The table is full. */
   | 'ENOMEM';
 

@@ -23,6 +23,7 @@ const BY_CODE: Readonly<Record<IpvsErrorCode, string>> = {
   EINVAL: 'Invalid operation.  Possibly wrong module version, address not unicast, ...',
   ENOMEM: 'Memory allocation problem',
   EEXIST: 'File exists',
+  ENETUNREACH: 'Network is unreachable',
   ENODEV: 'No such device',
   ENOENT: 'No such file or directory',
   ERANGE: 'Numerical result out of range',
