@@ -25,5 +25,6 @@ export async function openDatapath({ kind, interfaces }: DatapathRequest): Promi
   if (interfaces.length === 0) {
     throw new Error('the XDP data path needs an interface to attach to: name it with --interface');
   }
-  throw new Error('this version has no XDP data path yet: use --datapath virtual');
+  const { XdpDatapath } = await import('./xdp/xdp-datapath.ts');
+  return new XdpDatapath({ interfaces });
 }
