@@ -5,7 +5,7 @@
 
 #include "layout.h"
 
-/* src/datapath/control.ts, Reason */
+/* src/datapath/xdp/control.ts, Reason */
 enum reason {
 	/* Forwarded here. */
 	REASON_FORWARDED,

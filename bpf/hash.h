@@ -53,7 +53,7 @@ static __always_inline __u32 hash_key(const struct key *key, __u8 protocol, __u3
 	return c;
 }
 
-/* The bit of an address in the VIP filter; vipBit() in src/datapath/control.ts. */
+/* The bit of an address in the VIP filter; vipBit() in src/datapath/xdp/control.ts. */
 static __always_inline __u32 vip_bit(__u32 word)
 {
 	return (word * 0x9e3779b1) >> 21;

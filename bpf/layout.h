@@ -7,7 +7,7 @@
 #include <linux/types.h>
 #include <bpf/bpf_helpers.h>
 
-/* Raised whenever a record below changes; src/datapath/control.ts holds the same number. */
+/* Raised whenever a record below changes; src/datapath/xdp/control.ts holds the same number. */
 #define LAYOUT_VERSION 1
 
 /* src/ipvs/connections.ts, ConnectionField */
@@ -72,7 +72,7 @@ struct destination {
 #define TCP_STATES 16
 #define VIP_FILTER_WORDS 64
 
-/* src/datapath/control.ts, ControlField: one record, what the director tells the program */
+/* src/datapath/xdp/control.ts, ControlField: one record, what the director tells the program */
 struct control {
 	__u32 version;
 	__u32 hz;
@@ -90,7 +90,7 @@ struct control {
 	__u32 vip_filter[VIP_FILTER_WORDS];
 };
 
-/* src/datapath/control.ts, ServiceKeyField. Protocol 0 and port 0: the address is the VIP of some service. */
+/* src/datapath/xdp/control.ts, ServiceKeyField. Protocol 0 and port 0: the address is the VIP of some service. */
 struct service_key {
 	__u8 protocol;
 	__u8 family;
@@ -104,7 +104,7 @@ struct service_key {
 #define INTERFACE_SLOTS 64
 #define INTERFACE_PROBES 4
 
-/* src/datapath/control.ts, InterfaceField: an interface the program is attached to, found by its index modulo 64 */
+/* src/datapath/xdp/control.ts, InterfaceField: an interface the program is attached to, found by its index modulo 64 */
 struct interface {
 	__u32 index;
 	/* The AF_XDP socket of queue 0 in `sockets`; one a queue. */
@@ -113,6 +113,18 @@ struct interface {
 	__u8 mac[6];
 	__u16 reserved;
 	__u32 reserved2[3];
+};
+
+/*
+ * src/datapath/xdp/control.ts, OwnerField: the service a destination's record belongs to, by the same index. Only the
+ * daemon reads it: it tells a successor which record is whose. Protocol 0: a firewall mark.
+ */
+struct owner {
+	__u8 protocol;
+	__u8 family;
+	__u16 port;
+	__u32 mark;
+	__u32 address[4];
 };
 
 struct traffic {
@@ -152,6 +164,14 @@ struct {
 	__type(key, __u32);
 	__type(value, struct destination);
 } destinations SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct owner);
+} owners SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

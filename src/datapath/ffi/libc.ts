@@ -21,6 +21,7 @@ const setns = libc.func('int setns(int fd, int type)');
 const ifNameToIndex = libc.func('uint if_nametoindex(str name)');
 const ifIndexToName = libc.func('str if_indextoname(uint index, _Out_ void *name)');
 const flock = libc.func('int flock(int fd, int operation)');
+const ioctl = libc.func('int ioctl(int fd, ulong request, void *argument)');
 const strerror = libc.func('str strerror(int number)');
 
 const PROT_READ_WRITE = 3;
@@ -31,9 +32,10 @@ const MAP_POPULATE = 0x8000;
 const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 const MSG_DONTWAIT = 0x40;
 const LOCK_EXCLUSIVE_NONBLOCKING = 6;
+const SOCK_DATAGRAM = 2;
 const CLONE_NEWNET = 0x40000000;
 
-export const AddressFamily = { packet: 17, xdp: 44 } as const;
+export const AddressFamily = { internet: 2, packet: 17, xdp: 44 } as const;
 
 const errorNames = new Map(Object.entries(koffi.os.errno).map(([name, number]) => [number, name]));
 
@@ -180,6 +182,26 @@ export function interfaceIndex(name: string): number {
 /** Name of an interface, undefined if there is none with that index. */
 export function interfaceName(index: number): string | undefined {
   return ifIndexToName(index, new Uint8Array(new ArrayBuffer(16))) ?? undefined;
+}
+
+/** How many receive queues of an interface are in use (ethtool -l); 1 where the driver does not say. */
+export function receiveQueues(name: string): number {
+  const SIOCETHTOOL = 0x8946;
+  const ETHTOOL_GCHANNELS = 0x3c;
+  // struct ethtool_channels: command, four maxima, then the receive, transmit, other and combined queues there are
+  const channels = new Uint32Array(new ArrayBuffer(36));
+  channels[0] = ETHTOOL_GCHANNELS;
+  // struct ifreq: the name in 16 bytes, then a pointer
+  const request = new DataView(new ArrayBuffer(40));
+  new Uint8Array(request.buffer).set(new TextEncoder().encode(name).subarray(0, 15));
+  request.setBigUint64(16, koffi.address(channels), true);
+  const fd = openSocket(AddressFamily.internet, SOCK_DATAGRAM, 0, 'a socket to ask interfaces with');
+  try {
+    if (ioctl(fd, SIOCETHTOOL, new Uint8Array(request.buffer)) < 0) return 1;
+    return Math.max(1, (channels[5] as number) + (channels[8] as number));
+  } finally {
+    closeSync(fd);
+  }
 }
 
 /** Calls back when a descriptor has something to read, until the returned function is called. */

@@ -43,7 +43,7 @@ function nextEdge(read: () => ClockReading, ticks: bigint): ClockReading {
 export class KernelClock {
   readonly hz: number;
   readonly #read: () => ClockReading;
-  /** Milliseconds of the tick clock less milliseconds of the monotonic clock. */
+  /** Milliseconds of the tick clock less `performance.now()`, which counts the monotonic clock from the process's start. */
   #offset = 0;
 
   constructor(hz: number, read: () => ClockReading) {
@@ -55,11 +55,12 @@ export class KernelClock {
   /** Looks at both clocks again: the kernel may have lost ticks while a virtual machine stood still. */
   calibrate(): void {
     const { ticks, nanoseconds } = this.#read();
-    this.#offset = (Number(ticks) * 1000) / this.hz - Number(nanoseconds) / 1e6;
+    const start = Number(process.hrtime.bigint()) / 1e6 - performance.now();
+    this.#offset = (Number(ticks) * 1000) / this.hz - Number(nanoseconds) / 1e6 + start;
   }
 
   /** Milliseconds in which `floor(now × hz / 1000)` is the kernel's tick count, give or take one. */
   now(): number {
-    return Number(process.hrtime.bigint()) / 1e6 + this.#offset;
+    return performance.now() + this.#offset;
   }
 }

@@ -2,7 +2,7 @@
  * What the director tells the XDP program, as the program reads it: the layouts of bpf/layout.h in TypeScript
  * (`layout.test.ts` compares them with the compiled object), and the record that holds timeouts and the VIP filter.
  */
-import type { Family } from '../wire/address.ts';
+import type { Family } from '../../wire/address.ts';
 
 /** The number in bpf/layout.h: tables of another version are refused, never misread. */
 export const LAYOUT_VERSION = 1;
@@ -38,6 +38,10 @@ export const InterfaceField = { index: 0, firstSocket: 4, queues: 8, mac: 12 } a
 export const INTERFACE_BYTES = 32;
 export const INTERFACE_SLOTS = 64;
 export const INTERFACE_PROBES = 4;
+
+/** Byte offsets in `struct owner`. */
+export const OwnerField = { protocol: 0, family: 1, port: 2, mark: 4, address: 8 } as const;
+export const OWNER_BYTES = 24;
 
 /** Names of the counters in `reasons`, in the order of `enum reason` in bpf/counters.h. */
 export const reasonNames = [

@@ -2,16 +2,18 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
-import { readBtf, type StructLayout } from '../../bpf/btf.ts';
-import { buildBpf } from '../../bpf/build.ts';
-import { missing } from '../../test/requirements.ts';
-import { BUCKET_BYTES, CONNECTION_BYTES, ConnectionField } from '../ipvs/connections.ts';
-import { DESTINATION_BYTES, DestinationField } from '../ipvs/destinations.ts';
+import { readBtf, type StructLayout } from '../../../bpf/btf.ts';
+import { buildBpf } from '../../../bpf/build.ts';
+import { missing } from '../../../test/requirements.ts';
+import { BUCKET_BYTES, CONNECTION_BYTES, ConnectionField } from '../../ipvs/connections.ts';
+import { DESTINATION_BYTES, DestinationField } from '../../ipvs/destinations.ts';
 import {
   CONTROL_BYTES,
   ControlField,
   INTERFACE_BYTES,
   InterfaceField,
+  OWNER_BYTES,
+  OwnerField,
   reasonNames,
   SERVICE_KEY_BYTES,
   ServiceKeyField,
@@ -40,6 +42,7 @@ describe('shared layouts', { skip: missing('clang') }, () => {
   compare('bucket', BUCKET_BYTES, { entries: 0 });
   compare('control', CONTROL_BYTES, ControlField);
   compare('service_key', SERVICE_KEY_BYTES, ServiceKeyField);
+  compare('owner', OWNER_BYTES, OwnerField);
   compare('interface', INTERFACE_BYTES, InterfaceField);
 
   test('reasons', () => {

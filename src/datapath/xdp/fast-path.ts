@@ -19,7 +19,25 @@ import {
   unlinkSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { bucketCount, type ConnectionMemory } from '../ipvs/connections.ts';
+import { bucketCount, type ConnectionMemory } from '../../ipvs/connections.ts';
+import {
+  BpfLink,
+  BpfMap,
+  BpfObject,
+  type BpfProgram,
+  possibleCpus,
+  type TestRun,
+  type TestRunResult,
+  type XdpMode,
+} from '../ffi/libbpf.ts';
+import {
+  interfaceIndex,
+  interfaceName,
+  lockFile,
+  mountFileSystem,
+  SystemError,
+  unmountFileSystem,
+} from '../ffi/libc.ts';
 import { type ClockReading, measureFrequency } from './clock.ts';
 import {
   ControlRecord,
@@ -31,24 +49,6 @@ import {
   type Reason,
   reasonNames,
 } from './control.ts';
-import {
-  BpfLink,
-  BpfMap,
-  BpfObject,
-  type BpfProgram,
-  possibleCpus,
-  type TestRun,
-  type TestRunResult,
-  type XdpMode,
-} from './ffi/libbpf.ts';
-import {
-  interfaceIndex,
-  interfaceName,
-  lockFile,
-  mountFileSystem,
-  SystemError,
-  unmountFileSystem,
-} from './ffi/libc.ts';
 
 export const DEFAULT_DIRECTORY = '/sys/fs/bpf/dirigo';
 
@@ -60,6 +60,7 @@ const PINNED = [
   'buckets',
   'reply_buckets',
   'destinations',
+  'owners',
   'control',
   'services',
   'interfaces',
@@ -92,7 +93,7 @@ export interface AttachedInterface {
 
 /** The compiled object: beside the sources in a checkout, under dist/ in a package. */
 export function defaultObject(): string {
-  const candidates = ['../../bpf/dirigo.bpf.o', '../bpf/dirigo.bpf.o'].map(path =>
+  const candidates = ['../../../bpf/dirigo.bpf.o', '../../bpf/dirigo.bpf.o'].map(path =>
     join(import.meta.dirname, path),
   );
   return candidates.find(existsSync) ?? (candidates[0] as string);
@@ -165,6 +166,8 @@ export class FastPath {
   readonly control: ControlRecord;
   readonly connectionMemory: ConnectionMemory;
   readonly destinationMemory: ArrayBuffer;
+  /** Which service each destination's record belongs to: `OwnerField` in control.ts. */
+  readonly ownerMemory: ArrayBuffer;
   /** The director's AF_XDP sockets, by interface and queue. */
   readonly sockets: BpfMap;
   /** What `services` holds; see `serviceKey` in control.ts. */
@@ -224,6 +227,7 @@ export class FastPath {
         replyBuckets: this.#maps.reply_buckets.memory(),
       };
       this.destinationMemory = this.#maps.destinations.memory();
+      this.ownerMemory = this.#maps.owners.memory();
       this.#interfaces = new DataView(this.#maps.interfaces.memory());
       this.control = new ControlRecord(this.#maps.control.memory());
       this.#fillControl();
@@ -265,6 +269,7 @@ export class FastPath {
       buckets,
       reply_buckets: buckets,
       destinations: this.destinationCapacity,
+      owners: this.destinationCapacity,
       traffic: this.destinationCapacity,
       services,
     };

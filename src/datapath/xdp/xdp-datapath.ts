@@ -1,0 +1,444 @@
+/** The XDP data path: established connections in the kernel, everything else of a service through this process. */
+import { randomBytes } from 'node:crypto';
+import { ConnectionFlag, ConnectionTable } from '../../ipvs/connections.ts';
+import {
+  DESTINATION_BYTES,
+  DestinationField,
+  DestinationFlag,
+  DestinationTable,
+} from '../../ipvs/destinations.ts';
+import { Director, Verdict } from '../../ipvs/director.ts';
+import { PROTOCOL_NUMBERS } from '../../ipvs/service-index.ts';
+import { type ServiceKey, serviceKeyText } from '../../ipvs/specification.ts';
+import { COUNTER_STRIDE, Counter } from '../../ipvs/statistics.ts';
+import { TCP_TIMEOUTS, TcpState } from '../../ipvs/tcp-states.ts';
+import { formatAddress, parseAddress } from '../../wire/address.ts';
+import { Malformed } from '../../wire/malformed.ts';
+import { Packet } from '../../wire/packet.ts';
+import type { Datapath, DatapathStatus, StopOptions } from '../datapath.ts';
+import type { XdpMode } from '../ffi/libbpf.ts';
+import { receiveQueues, SystemError } from '../ffi/libc.ts';
+import { KernelNetwork } from '../kernel-network.ts';
+import { KernelClock } from './clock.ts';
+import { OWNER_BYTES, OwnerField, ServiceValue, serviceKey } from './control.ts';
+import { FastPath, type FastPathOptions, hasPrivateMounts } from './fast-path.ts';
+import { PacketSockets, type QueueAddress } from './packet-sockets.ts';
+
+/** Milliseconds between two looks at what time demands; each looks at a quarter of the table. */
+const SWEEP_INTERVAL = 250;
+const SWEEP_PARTS = 4;
+const SWEEP_MINIMUM = 65536;
+/** Milliseconds between two looks at the kernel's clock. */
+const CALIBRATION_INTERVAL = 30_000;
+/** Frames a second that the host's own stack is given; each costs a system call of some 30 µs. */
+const HOST_LIMIT = 5000;
+const FTP_PORT = 21;
+const DESTINATION_CAPACITY = 4096;
+
+export interface XdpDatapathOptions extends FastPathOptions {
+  /** Interfaces that clients' packets come in by, one or more. */
+  interfaces: readonly string[];
+  /** Default `auto`: in the driver where it can, else in the network stack. */
+  mode?: XdpMode | 'auto';
+}
+
+export class XdpDatapath implements Datapath {
+  readonly kind = 'xdp';
+  readonly director: Director;
+  readonly network: KernelNetwork;
+  readonly fastPath: FastPath;
+  readonly #clock: KernelClock;
+  readonly #options: XdpDatapathOptions;
+  readonly #owners: DataView;
+  /** By destination: what the program had forwarded when its counters were last taken over. */
+  readonly #seenPackets: Float64Array;
+  readonly #seenBytes: Float64Array;
+  /** VIPs without a service whose connections live on. */
+  readonly #lingering = new Map<string, Uint8Array>();
+  #vips = new Map<string, Uint8Array>();
+  #sockets: PacketSockets | undefined;
+  #packet = new Packet(0);
+  #sweeping: NodeJS.Timeout | undefined;
+  #calibrating: NodeJS.Timeout | undefined;
+  #syncScheduled = false;
+  #state: 'new' | 'running' | 'stopped' = 'new';
+  /** Frames the host's stack may still be given in this interval. */
+  #hostBudget = 0;
+  #canPass = true;
+  #malformed = 0;
+  #passed = 0;
+  #notPassed = 0;
+
+  /**
+   * Loads the program and its tables, or takes over those of a predecessor.
+   * @throws Error whose message is one line; nothing is left behind then
+   */
+  constructor(options: XdpDatapathOptions) {
+    if (options.interfaces.length === 0)
+      throw new Error('the XDP data path needs an interface: --interface eth0');
+    this.#options = options;
+    this.network = new KernelNetwork((bytes, start, end, index) =>
+      this.#sockets?.transmit(bytes, start, end, index),
+    );
+    for (const name of options.interfaces) {
+      if (!this.network.interface(name)) {
+        throw new Error(`there is no interface ${name}: \`ip link\` lists those there are`);
+      }
+    }
+    this.fastPath = new FastPath({
+      capacity: 1 << 18,
+      destinationCapacity: DESTINATION_CAPACITY,
+      ...options,
+    });
+    const { fastPath } = this;
+    const { hz, seed } = fastPath.control;
+    this.#clock = new KernelClock(hz, () => fastPath.readClock());
+    const destinations = new DestinationTable(fastPath.destinationCapacity, fastPath.destinationMemory);
+    this.director = new Director({
+      network: this.network,
+      host: this.network,
+      destinations,
+      connections: new ConnectionTable({
+        capacity: fastPath.capacity,
+        destinations,
+        hz,
+        seed,
+        memory: fastPath.connectionMemory,
+      }),
+      random: () => randomBytes(4).readUInt32LE(),
+    });
+    this.#owners = new DataView(fastPath.ownerMemory);
+    this.#seenPackets = new Float64Array(fastPath.destinationCapacity);
+    this.#seenBytes = new Float64Array(fastPath.destinationCapacity);
+    if (fastPath.adopted) this.#adopt();
+    this.director.administration.onChange = () => this.#scheduleSync();
+    this.network.onChange = () => {
+      this.director.resolveNextHops();
+      this.#configureInterfaces();
+      this.#scheduleSync();
+    };
+  }
+
+  now(): number {
+    return this.#clock.now();
+  }
+
+  /** Makes the records that a predecessor left known to the director: connections refer to them. */
+  #adopt(): void {
+    const { destinations, pool, connections } = this.director;
+    const now = this.now();
+    for (let index = 0; index < destinations.capacity; index++) {
+      if ((destinations.flags(index) & DestinationFlag.used) === 0) continue;
+      const at = index * DESTINATION_BYTES;
+      const length = destinations.bytes[at + DestinationField.family] === 6 ? 16 : 4;
+      const address = formatAddress(destinations.bytes, at + DestinationField.address, length);
+      const port = destinations.view.getUint16(at + DestinationField.port);
+      pool.adopt(index, this.#ownerName(index), address, port, now);
+    }
+    for (let slot = 0; slot < connections.highWater; slot++) {
+      if (!connections.isUsed(slot) || (connections.flags(slot) & ConnectionFlag.template) === 0) continue;
+      const destination = connections.destination(slot);
+      if (destination >= 0) pool.persistent[destination] = (pool.persistent[destination] as number) + 1;
+    }
+  }
+
+  /** `serviceKeyText` of the service that a record was written for. */
+  #ownerName(index: number): string {
+    const at = index * OWNER_BYTES;
+    const family = this.#owners.getUint8(at + OwnerField.family) === 6 ? 6 : 4;
+    const number = this.#owners.getUint8(at + OwnerField.protocol);
+    if (number === 0)
+      return serviceKeyText({ mark: this.#owners.getUint32(at + OwnerField.mark, true), family });
+    const protocol =
+      number === PROTOCOL_NUMBERS.udp ? 'udp' : number === PROTOCOL_NUMBERS.sctp ? 'sctp' : 'tcp';
+    const address = new Uint8Array(this.#owners.buffer, at + OwnerField.address, family === 6 ? 16 : 4);
+    return serviceKeyText({
+      protocol,
+      address: formatAddress(address),
+      port: this.#owners.getUint16(at + OwnerField.port),
+    });
+  }
+
+  /** Notes which service a record is written for. True if it was another one before. */
+  #writeOwner(index: number, key: ServiceKey): boolean {
+    const record = new DataView(new ArrayBuffer(OWNER_BYTES));
+    if ('mark' in key) {
+      record.setUint8(OwnerField.family, key.family);
+      record.setUint32(OwnerField.mark, key.mark, true);
+    } else {
+      const address = parseAddress(key.address) ?? new Uint8Array(4);
+      record.setUint8(OwnerField.protocol, PROTOCOL_NUMBERS[key.protocol]);
+      record.setUint8(OwnerField.family, address.length === 4 ? 4 : 6);
+      record.setUint16(OwnerField.port, key.port);
+      new Uint8Array(record.buffer).set(address, OwnerField.address);
+    }
+    const before = new Uint8Array(this.#owners.buffer, index * OWNER_BYTES, OWNER_BYTES);
+    const after = new Uint8Array(record.buffer);
+    if (before.every((byte, at) => byte === after[at])) return false;
+    before.set(after);
+    return true;
+  }
+
+  async start(): Promise<void> {
+    try {
+      this.network.start();
+      const { interfaces, mode = 'auto' } = this.#options;
+      const attached = interfaces.map(name => this.fastPath.attach(name, mode));
+      for (const { index } of this.fastPath.attached()) {
+        if (!attached.some(each => each.index === index)) this.fastPath.detach(index);
+      }
+      const queues: QueueAddress[] = attached.flatMap(({ name, index }) =>
+        Array.from({ length: receiveQueues(name) }, (_, queue) => ({
+          interfaceIndex: index,
+          interfaceName: name,
+          queue,
+        })),
+      );
+      if (queues.length > this.fastPath.sockets.maxEntries) {
+        throw new Error(
+          `these interfaces have ${queues.length} receive queues, more than ${this.fastPath.sockets.maxEntries}: reduce them (ethtool -L)`,
+        );
+      }
+      // A driver's zero-copy mode works with native XDP only.
+      this.#sockets = new PacketSockets(
+        queues,
+        attached.some(each => each.mode === 'generic'),
+      );
+      this.#packet = new Packet(this.#sockets.memory);
+      this.#configureInterfaces();
+      this.#sockets.start((start, length, index) => this.#receive(start, length, index));
+      this.#retireUnowned();
+      this.#sync();
+      this.#openQueues(this.#sockets);
+    } catch (error) {
+      await this.#shutDown(!this.fastPath.adopted);
+      throw error;
+    }
+    this.#state = 'running';
+    this.#sweeping = setInterval(() => this.#sweep(), SWEEP_INTERVAL);
+    this.#calibrating = setInterval(() => this.#clock.calibrate(), CALIBRATION_INTERVAL);
+  }
+
+  /** Lets the program find the sockets: from now on packets come up. */
+  #openQueues(sockets: PacketSockets): void {
+    for (const [position, { fd }] of sockets.sockets.entries()) {
+      this.fastPath.sockets.update(word(position), word(fd));
+    }
+  }
+
+  #configureInterfaces(): void {
+    const sockets = this.#sockets?.sockets ?? [];
+    for (const { name, index } of this.fastPath.attached()) {
+      const first = sockets.findIndex(({ interfaceIndex }) => interfaceIndex === index);
+      const link = this.network.interface(name);
+      if (first < 0 || !link) continue;
+      const queues = sockets.filter(({ interfaceIndex }) => interfaceIndex === index).length;
+      this.fastPath.configureInterface(index, link.mac, first, queues);
+    }
+  }
+
+  /** Servers that a predecessor had and nobody configured again are as good as deleted. */
+  #retireUnowned(): void {
+    const { destinations, pool } = this.director;
+    for (let index = 0; index < destinations.capacity; index++) {
+      if (destinations.flags(index) & DestinationFlag.used && !pool.owners[index]) {
+        destinations.setFlag(index, DestinationFlag.available, false);
+      }
+    }
+  }
+
+  #scheduleSync(): void {
+    if (this.#syncScheduled || this.#state !== 'running') return;
+    this.#syncScheduled = true;
+    // Before anybody is told that the change is done, and once for all changes of this turn.
+    queueMicrotask(() => {
+      this.#syncScheduled = false;
+      if (this.#state === 'running') this.#sync();
+    });
+  }
+
+  /** Tells the program what the director's configuration is now. */
+  #sync(): void {
+    const { administration, pool } = this.director;
+    const keys = new Map<string, { key: Uint8Array; value: number }>();
+    const vips = new Map<string, Uint8Array>();
+    const add = (key: Uint8Array, value: number): void => {
+      const name = Buffer.from(key).toString('hex');
+      keys.set(name, { key, value: value | (keys.get(name)?.value ?? 0) });
+    };
+    for (const { key } of administration.services()) {
+      if ('mark' in key) continue;
+      const address = parseAddress(key.address);
+      if (!address) continue;
+      vips.set(key.address, address);
+      add(serviceKey(PROTOCOL_NUMBERS[key.protocol], address, key.port), 0);
+      add(serviceKey(0, address, 0), key.protocol === 'tcp' && key.port === FTP_PORT ? ServiceValue.ftp : 0);
+    }
+    // Without services the virtual server stands aside; a VIP that lost its last one keeps its connections.
+    if (vips.size === 0) this.#lingering.clear();
+    else for (const [name, address] of this.#vips) if (!vips.has(name)) this.#lingering.set(name, address);
+    this.#vips = vips;
+    this.#writeServices(keys);
+    this.#writeVips();
+    const [tcp, udp] = this.#timeouts();
+    this.fastPath.control.setTimeouts(tcp, udp);
+    for (const [index, owner] of pool.owners.entries()) {
+      if (owner && this.#writeOwner(index, owner.service.key)) {
+        this.fastPath.clearTraffic(index);
+        this.#seenPackets[index] = 0;
+        this.#seenBytes[index] = 0;
+      }
+    }
+    this.network.keep(pool.hops);
+    for (const hop of pool.hops) if (hop) this.fastPath.allowDevice(hop.interfaceIndex);
+  }
+
+  #writeServices(keys: Map<string, { key: Uint8Array; value: number }>): void {
+    const { services } = this.fastPath;
+    const existing = new Set(services.keys().map(key => Buffer.from(key).toString('hex')));
+    for (const [name, { key, value }] of keys) {
+      existing.delete(name);
+      services.update(key, word(value));
+    }
+    for (const name of existing) services.delete(Uint8Array.from(Buffer.from(name, 'hex')));
+  }
+
+  #writeVips(): void {
+    for (const name of this.#vips.keys()) this.#lingering.delete(name);
+    this.fastPath.control.setVips([...this.#vips.values(), ...this.#lingering.values()]);
+  }
+
+  /** Milliseconds by TCP state, and for UDP. */
+  #timeouts(): [number[], number] {
+    const { tcp, tcpFin, udp } = this.director.administration.timeouts();
+    const states = TCP_TIMEOUTS.map(seconds => seconds * 1000);
+    states[TcpState.established] = tcp * 1000;
+    states[TcpState.finWait] = tcpFin * 1000;
+    return [states, udp * 1000];
+  }
+
+  #receive(start: number, length: number, interfaceIndex: number): void {
+    const packet = this.#packet;
+    if (packet.parse(start, length) !== Malformed.none) {
+      this.#malformed++;
+      return;
+    }
+    const verdict = this.director.process(packet, interfaceIndex, this.now());
+    if (verdict === Verdict.pass) this.#passToHost(interfaceIndex);
+  }
+
+  /** Gives the packet to the host's own stack, which answers it (with a RST, for example) as if it had come there first. */
+  #passToHost(interfaceIndex: number): void {
+    if (this.#hostBudget <= 0 || !this.#canPass) {
+      this.#notPassed++;
+      return;
+    }
+    this.#hostBudget--;
+    try {
+      this.fastPath.passToHost(this.#packet.copy(), interfaceIndex);
+      this.#passed++;
+    } catch (error) {
+      // Linux before 5.18 cannot; whoever waits for the answer runs into a timeout instead.
+      if (error instanceof SystemError && error.code === 'EINVAL') this.#canPass = false;
+      this.#notPassed++;
+    }
+  }
+
+  #sweep(): void {
+    this.#hostBudget = (HOST_LIMIT * SWEEP_INTERVAL) / 1000;
+    this.#countTraffic();
+    const { connections } = this.director;
+    this.director.expire(this.now(), Math.max(SWEEP_MINIMUM, Math.ceil(connections.highWater / SWEEP_PARTS)));
+    if (this.#lingering.size > 0) this.#forgetLingering();
+  }
+
+  /** Takes over what the program counted. */
+  #countTraffic(): void {
+    const { pool, destinations } = this.director;
+    for (const index of pool.owners.keys()) {
+      if ((destinations.flags(index) & DestinationFlag.used) === 0) continue;
+      const { packets, bytes } = this.fastPath.traffic(index);
+      const at = index * COUNTER_STRIDE;
+      const { counters } = pool;
+      counters[at + Counter.inPackets] =
+        (counters[at + Counter.inPackets] as number) + packets - (this.#seenPackets[index] as number);
+      counters[at + Counter.inBytes] =
+        (counters[at + Counter.inBytes] as number) + bytes - (this.#seenBytes[index] as number);
+      this.#seenPackets[index] = packets;
+      this.#seenBytes[index] = bytes;
+    }
+  }
+
+  /** Gives up VIPs without a service once all connections are gone. */
+  #forgetLingering(): void {
+    if (this.director.connections.size > 0) return;
+    this.#lingering.clear();
+    this.#writeVips();
+  }
+
+  status(): DatapathStatus {
+    const { fastPath, director } = this;
+    const running = this.#state === 'running';
+    const attached = running ? fastPath.attached() : [];
+    const sockets = this.#sockets?.statistics();
+    const modes = new Set(attached.map(({ mode }) => mode));
+    const warnings: string[] = [];
+    if (running && hasPrivateMounts() && !fastPath.directory.startsWith('/sys/')) {
+      warnings.push(
+        `${fastPath.directory} is seen by this process's mount namespace only, and may end with it`,
+      );
+    }
+    if (director.administration.services().some(({ key }) => 'mark' in key)) {
+      warnings.push('services of firewall marks get no packets from the XDP data path');
+    }
+    if (!this.#canPass) warnings.push('this kernel cannot take packets back (Linux 5.18): they are dropped');
+    return {
+      mode: modes.size === 1 ? ([...modes][0] as string) : [...modes],
+      interfaces: attached.map(({ name, mode }) => `${name} ${mode}`),
+      zeroCopy: this.#sockets?.zeroCopy ?? false,
+      program: running ? fastPath.program.id : 0,
+      directory: fastPath.directory,
+      adopted: fastPath.adopted,
+      connections: director.connections.size,
+      capacity: fastPath.capacity,
+      destinations: fastPath.destinationCapacity,
+      tableBytes: running ? fastPath.memory() : 0,
+      hz: this.#clock.hz,
+      fastPath: running
+        ? Object.entries(fastPath.reasons()).flatMap(([name, count]) => (count ? [`${name} ${count}`] : []))
+        : [],
+      received: sockets?.received ?? 0,
+      transmitted: sockets?.transmitted ?? 0,
+      receiveOverflow: sockets?.receiveOverflow ?? 0,
+      transmitOverflow: sockets?.transmitOverflow ?? 0,
+      transmitRefused: sockets?.transmitRefused ?? 0,
+      unresolved: this.network.dropped,
+      malformed: this.#malformed,
+      passedToHost: this.#passed,
+      notPassedToHost: this.#notPassed,
+      warnings,
+    };
+  }
+
+  async stop({ remove }: StopOptions): Promise<void> {
+    if (this.#state === 'stopped') return;
+    // What never ran leaves nothing behind, and nothing of a predecessor's is taken away for it.
+    await this.#shutDown(this.#state === 'running' ? remove : !this.fastPath.adopted);
+  }
+
+  async #shutDown(remove: boolean): Promise<void> {
+    this.#state = 'stopped';
+    clearInterval(this.#sweeping);
+    clearInterval(this.#calibrating);
+    this.#sockets?.close();
+    if (remove) this.fastPath.remove();
+    else this.fastPath.close();
+    await this.network.close();
+  }
+}
+
+function word(value: number): Uint8Array {
+  const view = new DataView(new ArrayBuffer(4));
+  view.setUint32(0, value, true);
+  return new Uint8Array(view.buffer);
+}
