@@ -59,6 +59,12 @@ export const DestinationFlag = {
 /** Forwarding methods with the kernel's numbers (IP_VS_CONN_F_MASQ …); FULLNAT takes the first free one. */
 export const Forwarding = { masq: 0, local: 1, tunnel: 2, gate: 3, bypass: 4, fullnat: 5 } as const;
 
+/** Tunnel types with the kernel's numbers (IP_VS_CONN_F_TUNNEL_TYPE_IPIP …). */
+export const TunnelType = { ipip: 0, gue: 1, gre: 2 } as const;
+
+/** Tunnel flags with the kernel's numbers (IP_VS_TUNNEL_ENCAP_FLAG_CSUM, …_REMCSUM). */
+export const TunnelFlag = { checksum: 1, remoteChecksum: 2 } as const;
+
 export class DestinationTable {
   readonly capacity: number;
   readonly words: Int32Array;

@@ -18,7 +18,7 @@ export const Drop = {
   tableFull: 8,
   /** Given up by `drop_packet`. */
   overload: 9,
-  /** A fragment whose datagram did not become whole in time, or overlapped. */
+  /** Fragments that overlap, contradict each other or make an impossible datagram: all of it is given up. */
   fragment: 10,
   /** An ICMP error about no connection. */
   icmpUnknown: 11,
@@ -34,6 +34,12 @@ export const Drop = {
   engine: 16,
   /** The answer to a client could not be routed. */
   noRouteToClient: 17,
+  /** Datagrams of which not all fragments came in time. */
+  fragmentTimeout: 18,
+  /** Datagrams given up because fragments took more memory than they may. */
+  fragmentMemory: 19,
+  /** No room in front of the frame for a tunnel's headers. */
+  noHeadroom: 20,
 } as const;
 
 export type Drop = (typeof Drop)[keyof typeof Drop];

@@ -7,7 +7,7 @@ export function forwardGate(way: Way, packet: Packet, destination: number): Outc
   const hop = way.hopTo(destination, packet);
   if (!hop) return way.failure;
   if (!way.passTtl(packet)) return Drop.ttlExpired;
-  if (!way.passSize(packet, hop.mtu)) return Drop.tooBig;
+  if (!way.passSize(packet, way.mtu)) return Drop.tooBig;
   way.sendTo(packet, destination, hop);
   return Drop.none;
 }

@@ -2,9 +2,8 @@
  * What every forwarding method does on the way out (net/netfilter/ipvs/ip_vs_xmit.c, __ip_vs_get_out_rt): find the next
  * hop, take one off the TTL, see that the packet fits, put the Ethernet header on.
  */
-import { EtherType } from '../../wire/ethernet.ts';
 import { IcmpType, Icmpv6Type, Unreachable6Code, UnreachableCode } from '../../wire/icmp.ts';
-import { decrementTtl, IPV4_DONT_FRAGMENT, Ipv4 } from '../../wire/ipv4.ts';
+import { decrementTtl, IPV4_DONT_FRAGMENT, Ipv4, Protocol } from '../../wire/ipv4.ts';
 import { Ipv6 } from '../../wire/ipv6.ts';
 import type { Packet } from '../../wire/packet.ts';
 import { DESTINATION_BYTES, DestinationField, DestinationFlag } from '../destinations.ts';
@@ -12,7 +11,7 @@ import { Drop } from '../drops.ts';
 import type { IcmpErrors } from '../icmp-errors.ts';
 import type { Network, NextHop } from '../network.ts';
 import type { ServerPool } from '../server-pool.ts';
-import { Fragmenter } from './fragmenter.ts';
+import { Fragmenter, type FragmentSizes } from './fragmenter.ts';
 
 /** A forwarding method's answer: a `Drop`, `Drop.none` for sent, or this: the packet is for the host's own stack. */
 export const DELIVER_LOCALLY = -1;
@@ -22,13 +21,26 @@ export class Way {
   readonly network: Network;
   readonly errors: IcmpErrors;
   readonly pool: ServerPool;
+  /** How the datagram on its way came, while one that came in fragments is forwarded. */
+  came: FragmentSizes | undefined = undefined;
+  /** MTU of the way to the destination that `hopTo` was asked for last. */
+  mtu = 0;
   readonly #fragmenter: Fragmenter;
+  #identification: number;
 
-  constructor(network: Network, errors: IcmpErrors, pool: ServerPool) {
+  /** @param identification what outer packets and fragments are numbered from, 32 bits */
+  constructor(network: Network, errors: IcmpErrors, pool: ServerPool, identification = 0) {
     this.network = network;
     this.errors = errors;
     this.pool = pool;
-    this.#fragmenter = new Fragmenter(network);
+    this.#identification = identification;
+    this.#fragmenter = new Fragmenter(network, identification);
+  }
+
+  /** A number for an IPv4 packet of the director's own that may be fragmented. */
+  nextIdentification(): number {
+    this.#identification = (this.#identification + 1) & 0xffff;
+    return this.#identification;
   }
 
   /**
@@ -37,7 +49,10 @@ export class Way {
    */
   hopTo(destination: number, packet: Packet): NextHop | undefined {
     const hop = this.pool.hops[destination];
-    if (hop) return hop;
+    if (hop) {
+      this.mtu = this.pool.pathMtus.use(destination, hop.mtu);
+      return hop;
+    }
     const owner = this.pool.owners[destination];
     if (owner && this.network.isLocal(owner.address, 0, owner.family)) {
       this.failure = DELIVER_LOCALLY;
@@ -45,7 +60,8 @@ export class Way {
     }
     this.pool.resolve(destination);
     const found = this.pool.hops[destination];
-    if (!found) {
+    if (found) this.mtu = found.mtu;
+    else {
       this.failure = Drop.noRoute;
       if (packet.family === 4) this.errors.send(packet, IcmpType.unreachable, UnreachableCode.host);
       else this.errors.send(packet, Icmpv6Type.unreachable, Unreachable6Code.address);
@@ -76,19 +92,28 @@ export class Way {
     return true;
   }
 
-  /** True if the packet fits or may be fragmented; otherwise the sender is told the size. */
+  /**
+   * True if the packet fits or may be fragmented; otherwise the sender is told the size, unless the packet is an error
+   * itself. A datagram that came in IPv6 fragments fits if its largest fragment does.
+   */
   passSize(packet: Packet, mtu: number): boolean {
-    if (packet.networkEnd - packet.network <= mtu) return true;
+    const size = packet.networkEnd - packet.network;
+    if (size <= mtu) return true;
     if (packet.family === 4) {
       if ((packet.view.getUint16(packet.network + Ipv4.fragment) & IPV4_DONT_FRAGMENT) === 0) return true;
+      if (packet.protocol === Protocol.icmp) return true;
       this.errors.send(packet, IcmpType.unreachable, UnreachableCode.fragmentationNeeded, mtu);
       return false;
     }
+    if (this.came !== undefined && this.came.largest <= mtu) return true;
     this.errors.send(packet, Icmpv6Type.packetTooBig, 0, mtu);
     return false;
   }
 
-  /** Sends a packet that is ready but for its Ethernet header to a destination, in pieces if it is too big. */
+  /**
+   * Sends a packet that is ready but for its Ethernet header to the destination that `hopTo` was asked for last, in
+   * pieces if it is too big.
+   */
   sendTo(packet: Packet, destination: number, hop: NextHop): void {
     const { table } = this.pool;
     if ((table.flags(destination) & DestinationFlag.resolved) === 0) {
@@ -100,7 +125,7 @@ export class Way {
     view.setUint32(start, table.view.getUint32(at, true), true);
     view.setUint32(start + 4, table.view.getUint32(at + 4, true), true);
     view.setUint32(start + 8, table.view.getUint32(at + 8, true), true);
-    this.#transmit(packet, hop);
+    this.#transmit(packet, hop, this.mtu);
   }
 
   /** The same for any next hop. */
@@ -110,12 +135,12 @@ export class Way {
       bytes[start + index] = hop.destinationMac[index] as number;
       bytes[start + 6 + index] = hop.sourceMac[index] as number;
     }
-    this.#transmit(packet, hop);
+    this.#transmit(packet, hop, hop.mtu);
   }
 
-  #transmit(packet: Packet, hop: NextHop): void {
-    if (packet.networkEnd - packet.network > hop.mtu && packet.etherType === EtherType.ipv4) {
-      this.#fragmenter.send(packet, hop);
+  #transmit(packet: Packet, hop: NextHop, mtu: number): void {
+    if (packet.networkEnd - packet.network > mtu || this.came !== undefined) {
+      this.#fragmenter.send(packet, hop, mtu, this.came);
       return;
     }
     this.network.transmit(packet.bytes, packet.start, packet.networkEnd, hop);
