@@ -48,6 +48,7 @@ const systemPackages = {
   'iputils-arping': '/usr/bin/arping',
   'libbpf-dev': '/usr/include/bpf/bpf_helpers.h',
   'libpcap0.8': '/usr/lib/x86_64-linux-gnu/libpcap.so.0.8',
+  'net-tools': '/usr/sbin/arp',
   netbase: '/etc/services',
   'nginx-light': '/usr/sbin/nginx',
   tshark: '/usr/bin/tshark',

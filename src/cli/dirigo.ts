@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { addDown } from './down.ts';
 import { ipvsadm } from './ipvsadm.ts';
+import { addSession } from './session.ts';
 import { addStatus } from './status.ts';
 import { addUp } from './up.ts';
 
@@ -19,6 +20,7 @@ const program = new Command('dirigo')
   .configureHelp({ showGlobalOptions: true })
   .showHelpAfterError('(see `dirigo --help`)');
 
+addSession(program);
 addUp(program);
 addDown(program);
 addStatus(program);

@@ -13,7 +13,8 @@ export const CLUSTER_VIP = '10.0.0.3';
 export const CLUSTER_NAME = 'blog.example.com';
 const GATEWAY = '10.0.0.254';
 
-interface HostPlan {
+/** A host of the cluster: the real LAN of the demonstration has the same ones. */
+export interface HostPlan {
   name: string;
   /** Last octet of its addresses. */
   octet: number;
@@ -34,7 +35,14 @@ const PLANS: readonly HostPlan[] = [
 ];
 
 /** Further clients: 10.0.0.101 to .110, named client101 and so on. */
-const MORE_CLIENTS = Array.from({ length: 10 }, (_, index) => 101 + index);
+const MORE_CLIENTS: readonly HostPlan[] = Array.from({ length: 10 }, (_, index) => ({
+  name: `client${101 + index}`,
+  octet: 101 + index,
+  eth0: `00:50:56:c0:01:${(101 + index).toString(16)}`,
+}));
+
+/** Every host of the cluster. */
+export const CLUSTER_PLAN: readonly HostPlan[] = [...PLANS, ...MORE_CLIENTS];
 
 export type ClusterHostName = 'client' | 'gateway' | 'lb01' | 'lb02' | 'web01' | 'web02' | 'db01' | 'm01';
 
@@ -70,14 +78,9 @@ export function buildCluster(options: SimulationOptions = {}): Cluster {
     byName.set(plan.name, host);
     return host;
   };
-  const plans = MORE_CLIENTS.map(octet => ({
-    name: `client${octet}`,
-    octet,
-    eth0: `00:50:56:c0:01:${octet.toString(16)}`,
-  }));
-  for (const plan of [...PLANS, ...plans]) build(plan);
+  for (const plan of CLUSTER_PLAN) build(plan);
   for (const host of byName.values()) {
-    for (const plan of [...PLANS, ...plans]) host.names.set(plan.name, `10.0.0.${plan.octet}`);
+    for (const plan of CLUSTER_PLAN) host.names.set(plan.name, `10.0.0.${plan.octet}`);
     host.names.set(CLUSTER_NAME, CLUSTER_VIP);
   }
   const host = (name: ClusterHostName): Host => byName.get(name) as Host;
@@ -107,7 +110,7 @@ export function buildCluster(options: SimulationOptions = {}): Cluster {
     lan,
     inner,
     hosts,
-    clients: [hosts.client, ...plans.map(plan => byName.get(plan.name) as Host)],
+    clients: [hosts.client, ...MORE_CLIENTS.map(plan => byName.get(plan.name) as Host)],
     servers: { web01: serve('web01', '10.0.0.7'), web02: serve('web02', '10.0.0.8') },
     host: name => byName.get(name),
   };
