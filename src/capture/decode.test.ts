@@ -53,6 +53,21 @@ test('the layers of every kind of frame', () => {
   );
 });
 
+test('an IPv6 fragment counts in units of 8 bytes, as tshark shows it', () => {
+  const frame = samples.find(({ name }) => name === 'last fragment, IPv6, in a vlan')?.frame;
+  assert.ok(frame);
+  const header = decode(frame).layers.find(({ name }) => name === 'ipv6.fraghdr');
+  assert.deepEqual(
+    header?.fields.map(({ name, value }) => `${name} ${value}`),
+    [
+      'ipv6.fraghdr.nxt 17',
+      'ipv6.fraghdr.offset 3',
+      'ipv6.fraghdr.more false',
+      'ipv6.fraghdr.ident 16909060',
+    ],
+  );
+});
+
 test('every checksum of the samples is found good, and a spoiled one bad', () => {
   const statuses = (bytes: Uint8Array): unknown[] =>
     decode(bytes).layers.flatMap(({ fields }) =>
