@@ -3,13 +3,15 @@
  */
 import { formatAddress } from '../wire/address.ts';
 import { Protocol } from '../wire/ipv4.ts';
+import type { Packet } from '../wire/packet.ts';
 import { CONNECTION_BYTES, ConnectionField, ConnectionFlag } from './connections.ts';
 import { DESTINATION_BYTES, DestinationField } from './destinations.ts';
 import type { Lifecycle } from './lifecycle.ts';
 import type { PlanChange } from './plan.ts';
 import { SCHEDULERS } from './schedulers/registry.ts';
+import { SCTP_STATE_NAMES } from './sctp-states.ts';
 import type { ServerPool } from './server-pool.ts';
-import type { ServiceIndex } from './service-index.ts';
+import { PROTOCOL_NUMBERS, type ServiceIndex } from './service-index.ts';
 import {
   type CounterSource,
   type Destination,
@@ -74,6 +76,21 @@ export class Administration implements VirtualServer {
       this.#tallyOf(service).estimate(this.#countersOf(service), 0, ESTIMATION_PERIOD);
     }
     this.#total.estimate(this.#totalCounters(), 0, ESTIMATION_PERIOD);
+  }
+
+  /** True if the sender of this packet is a real server behind NAT (ip_vs_has_real_service). */
+  isTranslatedServer(packet: Packet): boolean {
+    for (const service of this.#table.services()) {
+      for (const destination of service.destinations) {
+        if (!isTranslated(destination) || destination.family !== packet.family) continue;
+        const { address, specification } = destination;
+        const byMark = 'mark' in service.key;
+        if (!byMark && specification.port !== packet.sourcePort) continue;
+        if (!byMark && PROTOCOL_NUMBERS[service.key.protocol] !== packet.protocol) continue;
+        if (address.every((byte, index) => byte === packet.bytes[packet.sourceAt + index])) return true;
+      }
+    }
+    return false;
   }
 
   #tallyOf(service: Service): Tally {
@@ -300,6 +317,7 @@ function stateName(protocol: number, state: number, template: boolean): string {
   if (template) return state ? 'ASSURED' : 'NONE';
   if (protocol === Protocol.tcp) return TCP_STATE_NAMES[state] ?? 'ERR!';
   if (protocol === Protocol.udp) return 'UDP';
+  if (protocol === Protocol.sctp) return SCTP_STATE_NAMES[state] ?? 'ERR!';
   return 'NONE';
 }
 

@@ -2,22 +2,27 @@
  * The director: what happens to a packet, from its arrival to its departure. Read `process` from top to bottom and you
  * have followed one. The order of the steps is that of ip_vs_in and ip_vs_out (net/netfilter/ipvs/ip_vs_core.c).
  */
-import { IcmpType, Icmpv6Type, Unreachable6Code, UnreachableCode } from '../wire/icmp.ts';
+import { IcmpType, Icmpv6Type, TimeExceededCode, Unreachable6Code, UnreachableCode } from '../wire/icmp.ts';
 import { Protocol } from '../wire/ipv4.ts';
 import type { Packet } from '../wire/packet.ts';
+import { SCTP_HEADER, SctpChunk } from '../wire/sctp.ts';
 import { TcpFlag } from '../wire/tcp.ts';
 import { Administration } from './administration.ts';
 import { ConnectionFlag, ConnectionKey, ConnectionTable } from './connections.ts';
 import { DestinationFlag, DestinationTable, Forwarding } from './destinations.ts';
 import { DROP_NAMES, Drop } from './drops.ts';
 import { forwardGate } from './forwarding/gate.ts';
-import { forwardMasq, returnMasq } from './forwarding/masq.ts';
+import { forwardMasq, returnMasq, translateReply } from './forwarding/masq.ts';
+import { forwardTunnel } from './forwarding/tunnel.ts';
 import { DELIVER_LOCALLY, type Outcome, Way } from './forwarding/way.ts';
+import { Fragments, Reassembly } from './fragments.ts';
 import { IcmpErrors } from './icmp-errors.ts';
 import { Lifecycle } from './lifecycle.ts';
 import { MarkRules } from './mark-rules.ts';
 import type { Network } from './network.ts';
+import { Related } from './related.ts';
 import { Refused, Scheduling, setKey, setReplyKey } from './scheduling.ts';
+import { SctpState, sctpEvent } from './sctp-states.ts';
 import { Selector } from './selection.ts';
 import { ServerPool } from './server-pool.ts';
 import { ServiceIndex } from './service-index.ts';
@@ -35,6 +40,8 @@ export const Verdict = {
   taken: 1,
   /** Dropped; `Director.drops` says why. */
   dropped: 2,
+  /** As `pass`, for the datagram that this last of its fragments completed: it is in `Director.whole`. */
+  passWhole: 3,
 } as const;
 
 export type Verdict = (typeof Verdict)[keyof typeof Verdict];
@@ -52,6 +59,8 @@ export interface DirectorOptions {
   marks?: MarkRules;
   /** Gives random numbers, 0..2^32-1; for `twos`, ports and secrets. */
   random?: () => number;
+  /** Bytes that fragments may take until their datagrams are whole. Default 4 MiB. */
+  fragmentMemory?: number;
   /** Buckets that listings state (`size=`); the kernel's default is 4096. */
   tableSize?: number;
 }
@@ -78,6 +87,8 @@ export class Director {
   readonly #lifecycle: Lifecycle;
   readonly #selector: Selector;
   readonly #scheduling: Scheduling;
+  readonly #related: Related;
+  readonly #fragments: Fragments;
   readonly #index = new ServiceIndex();
   readonly #key = new ConnectionKey();
   #nextEstimate = ESTIMATION_PERIOD * 1000;
@@ -102,7 +113,14 @@ export class Director {
     });
     this.#scheduling = new Scheduling(this.#lifecycle, this.#selector, this.settings);
     this.#errors = new IcmpErrors(this.#network);
-    this.#way = new Way(this.#network, this.#errors, this.pool);
+    this.#way = new Way(this.#network, this.#errors, this.pool, options.random?.() ?? 0);
+    this.#fragments = new Fragments(options.fragmentMemory);
+    this.#related = new Related({
+      connections: this.connections,
+      way: this.#way,
+      forward: (slot, packet, destination) => this.#transmit(slot, packet, destination),
+      schedule: (request, now, tick) => this.#scheduleRelated(request, now, tick),
+    });
     this.administration = new Administration(
       this.#lifecycle,
       this.#index,
@@ -115,17 +133,51 @@ export class Director {
    * Handles a frame that arrived for this host and that `packet` has parsed without complaint. May change it in place.
    * @param interfaceIndex where it arrived
    * @param now milliseconds of a clock that never goes back
+   * @param routedOn true for a packet that the host would route on, being for none of its addresses: it may be a reply
+   *   to translate, but never begins a connection
    */
-  process(packet: Packet, interfaceIndex: number, now: number): Verdict {
+  process(packet: Packet, interfaceIndex: number, now: number, routedOn = false): Verdict {
     this.administration.now = now;
-    // Without services the virtual server stands aside; its connections wait for the services to come back.
-    if (packet.family === 0 || this.#index.size === 0) return Verdict.pass;
-    const { protocol } = packet;
-    if (protocol !== Protocol.tcp && protocol !== Protocol.udp) return Verdict.pass;
-    if (packet.isFragment) return Verdict.pass;
+    if (!this.#isOnDuty(packet)) return Verdict.pass;
+    if (packet.isFragment) return this.#reassemble(packet, interfaceIndex, now, routedOn);
+    return this.#direct(packet, interfaceIndex, now, routedOn);
+  }
+
+  /** The datagram that belongs to `Verdict.passWhole`. Valid until the next call of `process`. */
+  get whole(): Packet {
+    return this.#fragments.whole;
+  }
+
+  /** Keeps a fragment until all of its datagram is there, which then goes its way and leaves in fragments again. */
+  #reassemble(packet: Packet, interfaceIndex: number, now: number, routedOn: boolean): Verdict {
+    if (!this.#mayConcern(packet)) return Verdict.pass;
+    const fragments = this.#fragments;
+    const reassembly = fragments.add(packet, now);
+    this.drops[Drop.fragmentMemory] = fragments.evicted;
+    if (reassembly === Reassembly.waiting) return Verdict.taken;
+    if (reassembly === Reassembly.refused) return this.#drop(Drop.fragment);
+    this.#way.came = fragments.sizes;
+    const verdict = this.#direct(fragments.whole, interfaceIndex, now, routedOn);
+    this.#way.came = undefined;
+    return verdict === Verdict.pass ? Verdict.passWhole : verdict;
+  }
+
+  /** True if a fragment may be to a virtual service or from a real server behind NAT: others are the host's. */
+  #mayConcern(packet: Packet): boolean {
+    const family = packet.family === 6 ? 6 : 4;
+    if (this.#index.mayServe(packet.bytes, packet.destinationAt, family)) return true;
+    return this.administration.translated > 0 && this.pool.hasAddress(packet.bytes, packet.sourceAt, family);
+  }
+
+  #direct(packet: Packet, interfaceIndex: number, now: number, routedOn: boolean): Verdict {
     const tick = this.connections.tick(now);
+    const { protocol } = packet;
+    if (protocol !== Protocol.tcp && protocol !== Protocol.udp && protocol !== Protocol.sctp) {
+      if (!isIcmp(packet)) return Verdict.pass;
+      return this.#conclude(this.#related.handle(packet, now, tick));
+    }
     setKey(this.#key, packet);
-    let slot = this.connections.find(this.#key, tick);
+    let slot = routedOn ? -1 : this.connections.find(this.#key, tick);
     if (slot >= 0) {
       slot = this.#admit(slot, packet, tick);
       if (slot === Gone.dropped) return Verdict.dropped;
@@ -134,14 +186,63 @@ export class Director {
       setReplyKey(this.#key, packet);
       slot = this.connections.findReply(this.#key, tick);
       if (slot >= 0) return this.#return(slot, packet, tick);
+      if (this.settings.nat_icmp_send && this.#isStrayReply(packet))
+        return this.#refuseReply(packet, routedOn);
     }
-    return this.#schedule(packet, interfaceIndex, now, tick);
+    return routedOn ? Verdict.pass : this.#schedule(packet, interfaceIndex, now, tick);
+  }
+
+  /** Without services of a family the virtual server stands aside; its connections wait for them to come back. */
+  #isOnDuty(packet: Packet): boolean {
+    return packet.family === 4 ? this.#index.size4 > 0 : packet.family === 6 && this.#index.size6 > 0;
+  }
+
+  /**
+   * Sees a packet that the host's own stack sends, and translates it back in place if it answers a client of the
+   * virtual server (a destination on this host); the host goes on to send it.
+   */
+  processLocal(packet: Packet, now: number): void {
+    this.administration.now = now;
+    const { protocol } = packet;
+    if (!this.#isOnDuty(packet) || packet.isFragment) return;
+    const tick = this.connections.tick(now);
+    if (protocol !== Protocol.tcp && protocol !== Protocol.udp && protocol !== Protocol.sctp) {
+      if (isIcmp(packet)) this.#related.handleLocal(packet, tick);
+      return;
+    }
+    setReplyKey(this.#key, packet);
+    let slot = this.connections.findReply(this.#key, tick);
+    if (slot >= 0) translateReply(packet, this.connections, slot);
+    else {
+      // Where nothing is translated, the server answers from the address that the client asked.
+      slot = this.connections.find(this.#key, tick);
+      if (slot < 0 || isMasq(this.connections.flags(slot))) return;
+    }
+    this.#countReply(slot, packet.networkEnd - packet.network);
+    this.#advance(slot, TcpDirection.out, packet, tick);
+  }
+
+  /** True for a server's packet without connection that its sender is to be told about (`nat_icmp_send`). */
+  #isStrayReply(packet: Packet): boolean {
+    if (packet.protocol === Protocol.tcp && packet.tcpFlags & TcpFlag.rst) return false;
+    if (packet.protocol === Protocol.sctp && sctpChunk(packet) === SctpChunk.abort) return false;
+    return this.administration.isTranslatedServer(packet);
+  }
+
+  #refuseReply(packet: Packet, routedOn: boolean): Verdict {
+    if (routedOn && !this.#way.passTtl(packet)) return this.#drop(Drop.ttlExpired);
+    this.#errors.send(
+      packet,
+      packet.family === 4 ? IcmpType.unreachable : Icmpv6Type.unreachable,
+      packet.family === 4 ? UnreachableCode.port : Unreachable6Code.port,
+    );
+    return this.#drop(Drop.replyUnknown);
   }
 
   /** Decides whether an existing connection may carry this packet. Returns its slot or one of `Gone`. */
   #admit(slot: number, packet: Packet, tick: number): number {
     const destination = this.connections.destination(slot);
-    if (packet.tcpFlags & TcpFlag.syn && this.#isReplaceable(slot, destination)) {
+    if (isFirst(packet) && this.#isReplaceable(slot, destination)) {
       this.#lifecycle.expire(slot, tick);
       return Gone.ended;
     }
@@ -154,7 +255,7 @@ export class Director {
     return Gone.ended;
   }
 
-  /** True if a SYN on this connection begins a new one (is_new_conn_expected). */
+  /** True if a SYN or INIT on this connection begins a new one (is_new_conn_expected). */
   #isReplaceable(slot: number, destination: number): boolean {
     const { settings, connections } = this;
     if (settings.expire_nodest_conn && destination >= 0 && this.destinations.weight(destination) === 0)
@@ -162,6 +263,7 @@ export class Director {
     const mode = settings.conn_reuse_mode;
     if (mode === 0 || this.#lifecycle.controllerOf(slot) >= 0) return false;
     const state = connections.state(slot);
+    if (connections.protocol(slot) === Protocol.sctp) return state === SctpState.closed;
     if (state === TcpState.timeWait || state === TcpState.close) return true;
     return (
       (mode & 2) !== 0 &&
@@ -183,6 +285,7 @@ export class Director {
     }
     this.#advance(slot, TcpDirection.in, packet, tick);
     const outcome = this.#transmit(slot, packet, destination);
+    if (outcome > Drop.none) this.#countRefusal(slot, outcome);
     connections.countPacket(slot);
     if (connections.flags(slot) & ConnectionFlag.onePacket) this.#lifecycle.expire(slot, tick);
     return this.#conclude(outcome);
@@ -192,19 +295,39 @@ export class Director {
   #return(slot: number, packet: Packet, tick: number): Verdict {
     const outcome = returnMasq(this.#way, packet, this.connections, slot);
     if (outcome === Drop.none || outcome === DELIVER_LOCALLY) {
-      const { counters } = this.pool;
-      const at = this.connections.destination(slot) * COUNTER_STRIDE;
-      counters[at + Counter.outPackets] = (counters[at + Counter.outPackets] as number) + 1;
-      counters[at + Counter.outBytes] =
-        (counters[at + Counter.outBytes] as number) + (packet.networkEnd - packet.network);
+      this.#countReply(slot, packet.networkEnd - packet.network);
       this.#advance(slot, TcpDirection.out, packet, tick);
     }
     return this.#conclude(outcome);
   }
 
+  /** Counts a packet from server to client, unless its server was deleted (ip_vs_out_stats). */
+  #countReply(slot: number, bytes: number): void {
+    const destination = this.connections.destination(slot);
+    if (destination < 0 || (this.destinations.flags(destination) & DestinationFlag.available) === 0) return;
+    const { counters } = this.pool;
+    const at = destination * COUNTER_STRIDE;
+    counters[at + Counter.outPackets] = (counters[at + Counter.outPackets] as number) + 1;
+    counters[at + Counter.outBytes] = (counters[at + Counter.outBytes] as number) + bytes;
+  }
+
+  /**
+   * The error that a client got instead leaves through the output hook, where the packet it quotes is recognised as
+   * one of the connection unless addresses are translated: it counts as a reply.
+   */
+  #countRefusal(slot: number, reason: number): void {
+    if (reason !== Drop.noRoute && reason !== Drop.ttlExpired && reason !== Drop.tooBig) return;
+    if (isMasq(this.connections.flags(slot)) || this.#errors.lastLength === 0) return;
+    this.#countReply(slot, this.#errors.lastLength);
+  }
+
   #advance(slot: number, direction: number, packet: Packet, tick: number): void {
     if (packet.protocol === Protocol.tcp) this.#lifecycle.tcp(slot, direction, packet.tcpFlags, tick);
-    else this.#lifecycle.udp(slot, direction, tick);
+    else if (packet.protocol === Protocol.udp) this.#lifecycle.udp(slot, direction, tick);
+    else {
+      const event = sctpEvent(packet.view, packet.transport, packet.networkEnd);
+      this.#lifecycle.sctp(slot, direction, event, tick);
+    }
   }
 
   #transmit(slot: number, packet: Packet, destination: number): Outcome {
@@ -213,6 +336,8 @@ export class Director {
         return forwardGate(this.#way, packet, destination);
       case Forwarding.masq:
         return forwardMasq(this.#way, packet, this.connections, slot, destination);
+      case Forwarding.tunnel:
+        return forwardTunnel(this.#way, packet, destination, this.settings.pmtu_disc !== 0);
       default:
         return DELIVER_LOCALLY;
     }
@@ -223,6 +348,11 @@ export class Director {
     if (packet.protocol === Protocol.tcp) {
       if (packet.tcpFlags & TcpFlag.rst) return Verdict.pass;
       if ((packet.tcpFlags & TcpFlag.syn) === 0 && this.settings.sloppy_tcp === 0) return Verdict.pass;
+    }
+    if (packet.protocol === Protocol.sctp) {
+      const chunk = sctpChunk(packet);
+      if (chunk === SctpChunk.abort) return Verdict.pass;
+      if (chunk !== SctpChunk.init && this.settings.sloppy_sctp === 0) return Verdict.pass;
     }
     const mark = this.marks.markOf(packet, interfaceIndex);
     const service = this.#index.find(
@@ -240,6 +370,22 @@ export class Director {
     if (slot === Refused.ignored) return Verdict.pass;
     if (slot === Refused.dropped) return this.#drop(Drop.tableFull);
     return this.#leave(service, packet);
+  }
+
+  /** A connection for an ICMP error about a reply that belongs to none: a slot, or one of `Refused`. */
+  #scheduleRelated(request: Packet, now: number, tick: number): number {
+    if (this.settings.schedule_icmp === 0) return Refused.ignored;
+    const service = this.#index.find(
+      0,
+      request.family === 6 ? 6 : 4,
+      request.protocol,
+      request.bytes,
+      request.view,
+      request.destinationAt,
+      request.destinationPort,
+    );
+    if (!service) return Refused.ignored;
+    return this.#scheduling.schedule(service, request, 0, now, tick);
   }
 
   /** No server for a packet of a service: the client is told, never by a RST (ip_vs_leave). */
@@ -271,9 +417,21 @@ export class Director {
     this.administration.now = now;
     this.#lifecycle.sweep(this.connections.tick(now), limit);
     this.pool.sweep(now);
+    this.#expireFragments(now);
     if (now < this.#nextEstimate || this.settings.run_estimation === 0) return;
     this.administration.estimate();
     this.#nextEstimate = now + ESTIMATION_PERIOD * 1000;
+  }
+
+  /** Who sent a datagram of which only a part came learns it, if the director is where it was to end (RFC 1122 3.3.2). */
+  #expireFragments(now: number): void {
+    const expired = this.#fragments.expire(now, first => {
+      const family = first.family === 6 ? 6 : 4;
+      if (!this.#network.isLocal(first.bytes, first.destinationAt, family)) return;
+      const type = family === 4 ? IcmpType.timeExceeded : Icmpv6Type.timeExceeded;
+      this.#errors.send(first, type, TimeExceededCode.reassembly);
+    });
+    this.drops[Drop.fragmentTimeout] = (this.drops[Drop.fragmentTimeout] as number) + expired;
   }
 
   /** Writes what the network knows of next hops into the destinations; to be called when routes or neighbours changed. */
@@ -284,3 +442,24 @@ export class Director {
 
 /** Answers of `#admit` that are no slot. */
 const Gone = { ended: -1, dropped: -2 } as const;
+
+function isIcmp(packet: Packet): boolean {
+  return packet.protocol === (packet.family === 4 ? Protocol.icmp : Protocol.icmpv6);
+}
+
+/** The type of an SCTP packet's first chunk. */
+function sctpChunk(packet: Packet): number {
+  return packet.view.getUint8(packet.transport + SCTP_HEADER);
+}
+
+/** True for a packet that begins a connection: a SYN, or SCTP's INIT. */
+function isFirst(packet: Packet): boolean {
+  if (packet.protocol === Protocol.sctp) return sctpChunk(packet) === SctpChunk.init;
+  return (packet.tcpFlags & TcpFlag.syn) !== 0;
+}
+
+/** True for connections whose packets get other addresses. */
+function isMasq(flags: number): boolean {
+  const method = flags & ConnectionFlag.forwarding;
+  return method === Forwarding.masq || method === Forwarding.fullnat;
+}

@@ -64,11 +64,6 @@ interface Assembly {
   memory: number;
 }
 
-export interface FragmentsOptions {
-  /** Bytes; default `REASSEMBLY_MEMORY`. */
-  memory?: number;
-}
-
 export class Fragments {
   /** The datagram that `add` completed last. */
   readonly whole = new Packet();
@@ -81,8 +76,9 @@ export class Fragments {
   readonly #assemblies = new Map<string, Assembly>();
   #memory = 0;
 
-  constructor(options: FragmentsOptions = {}) {
-    this.#limit = options.memory ?? REASSEMBLY_MEMORY;
+  /** @param memory bytes that unfinished datagrams may take */
+  constructor(memory = REASSEMBLY_MEMORY) {
+    this.#limit = memory;
   }
 
   /** Datagrams of which fragments are kept. */

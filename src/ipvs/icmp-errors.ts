@@ -28,6 +28,8 @@ export class IcmpErrors {
   readonly #bytes = new Uint8Array(HEADROOM + 2048);
   readonly #view = new DataView(this.#bytes.buffer);
   #identification = 0;
+  /** Bytes of the IP packet that the last call sent, 0 if it stayed silent. */
+  lastLength = 0;
 
   constructor(network: Network) {
     this.#network = network;
@@ -39,6 +41,7 @@ export class IcmpErrors {
    * @param rest the second word of the message (the MTU in its low half, for fragmentation needed)
    */
   send(packet: Packet, type: number, code: number, rest = 0): void {
+    this.lastLength = 0;
     if (packet.family === 6) {
       this.#send6(packet, type, code, rest);
       return;
@@ -65,6 +68,7 @@ export class IcmpErrors {
     const quote = writeIcmp(this.#view, body, type, code, rest);
     this.#bytes.set(packet.bytes.subarray(network, network + quoted), quote);
     fillIcmpChecksum(this.#view, 4, at, body, ICMP_HEADER + quoted);
+    this.lastLength = quote + quoted - at;
     this.#network.transmit(this.#bytes, HEADROOM, quote + quoted, hop);
   }
 
@@ -88,6 +92,7 @@ export class IcmpErrors {
     const quote = writeIcmp(this.#view, body, type, code, rest);
     this.#bytes.set(packet.bytes.subarray(network, network + quoted), quote);
     fillIcmpChecksum(this.#view, 6, at, body, ICMP_HEADER + quoted);
+    this.lastLength = quote + quoted - at;
     this.#network.transmit(this.#bytes, HEADROOM, quote + quoted, hop);
   }
 

@@ -6,6 +6,7 @@
 import { Protocol } from '../wire/ipv4.ts';
 import { ConnectionFlag, type ConnectionKey, type ConnectionTable, NO_DESTINATION } from './connections.ts';
 import { DESTINATION_BYTES, DestinationField, DestinationFlag, Forwarding } from './destinations.ts';
+import { nextSctpState, SctpState } from './sctp-states.ts';
 import type { ServerPool } from './server-pool.ts';
 import {
   isTcpStateActive,
@@ -207,16 +208,31 @@ export class Lifecycle {
   /** Moves a TCP connection on a segment with these flags, and restarts its timer. */
   tcp(slot: number, direction: number, flags: number, tick: number): void {
     const { connections } = this;
-    const now = connections.flags(slot);
-    let side = direction;
-    if (now & ConnectionFlag.noOutput) {
-      if (direction === TcpDirection.out) connections.setFlags(slot, now & ~ConnectionFlag.noOutput);
-      else side = TcpDirection.inOnly;
-    }
+    const side = this.#sideOf(slot, direction);
     const before = connections.state(slot);
     const after = nextTcpState(this.secureTcp ? SECURE_TCP_TABLE : TCP_TABLE, side, flags, before);
     if (after !== before) this.setState(slot, after, isTcpStateActive(after), after === TcpState.established);
     connections.setExpires(slot, (tick + (this.timeouts.tcp[after] as number)) | 0);
+  }
+
+  /** Moves an SCTP connection on a packet with this `SctpEvent`, and restarts its timer. */
+  sctp(slot: number, direction: number, event: number, tick: number): void {
+    const { connections } = this;
+    const before = connections.state(slot);
+    const after = nextSctpState(this.#sideOf(slot, direction), event, before);
+    const established = after === SctpState.established;
+    if (after !== before) this.setState(slot, after, established, established);
+    connections.setExpires(slot, (tick + (this.timeouts.sctp[after] as number)) | 0);
+  }
+
+  /** Which table applies: a connection whose replies pass elsewhere has its own, until one is seen after all. */
+  #sideOf(slot: number, direction: number): number {
+    const { connections } = this;
+    const flags = connections.flags(slot);
+    if ((flags & ConnectionFlag.noOutput) === 0) return direction;
+    if (direction !== TcpDirection.out) return TcpDirection.inOnly;
+    connections.setFlags(slot, flags & ~ConnectionFlag.noOutput);
+    return direction;
   }
 
   /** Restarts the timer of a UDP connection; an answer assures its template. */

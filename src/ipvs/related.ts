@@ -102,6 +102,29 @@ export class Related {
     return scheduled === Refused.noServer ? Drop.noServer : Drop.tableFull;
   }
 
+  /** Sees an ICMP packet that the host itself sends: one about a connection counts as its reply, and is translated. */
+  handleLocal(packet: Packet, tick: number): void {
+    const { view, transport } = packet;
+    const family = packet.family === 6 ? 6 : 4;
+    const type = view.getUint8(transport + Icmp.type);
+    if (family === 4 ? !isRelatedError(type) : !isIcmpv6Error(type)) return;
+    const embedded = this.#embedded;
+    if (!embedded.read(view, family, transport + ICMP_HEADER, packet.networkEnd)) return;
+    if (!isDirected(embedded.protocol) || !embedded.hasPorts) return;
+    setRequestKeyOf(this.#key, packet, embedded);
+    let slot = this.#connections.findReply(this.#key, tick);
+    if (slot >= 0 && this.#isMasq(slot)) {
+      this.#translateSource(slot, packet);
+      return;
+    }
+    slot = this.#connections.find(this.#key, tick);
+    if (slot >= 0 && !this.#isMasq(slot)) this.#countOut(slot, lengthOf(packet));
+  }
+
+  #isMasq(slot: number): boolean {
+    return (this.#connections.flags(slot) & ConnectionFlag.forwarding) === Forwarding.masq;
+  }
+
   #isLocal(packet: Packet): boolean {
     return this.#way.network.isLocal(packet.bytes, packet.destinationAt, packet.family === 6 ? 6 : 4);
   }
@@ -116,11 +139,9 @@ export class Related {
     if (pool.table.flags(destination) & DestinationFlag.available) {
       count(pool.counters, destination, Counter.inPackets, Counter.inBytes, lengthOf(packet));
     }
-    const method = connections.flags(slot) & ConnectionFlag.forwarding;
-    const outcome =
-      method === Forwarding.masq
-        ? this.#translateToServer(slot, packet, destination)
-        : this.#options.forward(slot, packet, destination);
+    const outcome = this.#isMasq(slot)
+      ? this.#translateToServer(slot, packet, destination)
+      : this.#options.forward(slot, packet, destination);
     connections.countPacket(slot);
     return outcome;
   }
@@ -148,14 +169,10 @@ export class Related {
     const connections = this.#connections;
     setRequestKeyOf(this.#key, packet, this.#embedded);
     let slot = connections.findReply(this.#key, tick);
-    if (slot >= 0 && (connections.flags(slot) & ConnectionFlag.forwarding) === Forwarding.masq) {
-      return this.#translateToClient(slot, packet);
-    }
+    if (slot >= 0 && this.#isMasq(slot)) return this.#translateToClient(slot, packet);
     // Without translation the request still has the VIP: the error is the connection's, but needs nothing done to it.
     slot = connections.find(this.#key, tick);
-    if (slot >= 0 && (connections.flags(slot) & ConnectionFlag.forwarding) !== Forwarding.masq) {
-      this.#countOut(slot, lengthOf(packet));
-    }
+    if (slot >= 0 && !this.#isMasq(slot)) this.#countOut(slot, lengthOf(packet));
     return DELIVER_LOCALLY;
   }
 
@@ -170,6 +187,14 @@ export class Related {
       if (!way.passTtl(packet)) return Drop.ttlExpired;
       if (!way.passSize(packet, hop.mtu)) return Drop.tooBig;
     }
+    this.#translateSource(slot, packet);
+    if (!hop) return DELIVER_LOCALLY;
+    way.send(packet, hop);
+    return Drop.none;
+  }
+
+  /** Makes it an error of the VIP about a packet to the VIP. */
+  #translateSource(slot: number, packet: Packet): void {
     const virtual = slot * CONNECTION_BYTES + ConnectionField.virtual;
     const { bytes } = this.#connections;
     replaceAddress(packet, packet.sourceAt, bytes, virtual);
@@ -177,9 +202,6 @@ export class Related {
     packet.view.setUint16(this.#embedded.transport + 2, this.#connections.ports(slot) >>> 16, true);
     this.#fillChecksums(packet);
     this.#countOut(slot, lengthOf(packet));
-    if (!hop) return DELIVER_LOCALLY;
-    way.send(packet, hop);
-    return Drop.none;
   }
 
   /** The quoted transport checksum is left alone: it may cover bytes that are not there. */
@@ -229,8 +251,8 @@ export class Related {
   }
 
   /**
-   * Takes note of what the router said. Returns what to tell the client: the MTU in effect now, less the outer IP
-   * header (Linux 6.1 forgets the rest of a GUE or GRE tunnel here; the client's next packet is told the whole truth).
+   * Takes note of what the router said. Returns what to tell the client: the MTU in effect now, less the tunnel's
+   * headers.
    */
   #learnMtu(slot: number, mtu: number, now: number): number {
     const { pool } = this.#way;
@@ -238,7 +260,8 @@ export class Related {
     pool.learnPathMtu(destination, mtu, now);
     const hop = pool.hops[destination];
     const inEffect = hop ? pool.pathMtus.inEffect(destination, hop.mtu) : mtu;
-    return inEffect > IPV4_MINIMUM_MTU + IPV4_HEADER ? inEffect - IPV4_HEADER : inEffect;
+    const overhead = IPV4_HEADER + this.#inner.network - this.#embedded.transport;
+    return inEffect > IPV4_MINIMUM_MTU + overhead ? inEffect - overhead : inEffect;
   }
 
   /** True if the connection's packets go through the tunnel that the error is about. */

@@ -3,6 +3,7 @@
  * A deleted server keeps its record while connections refer to it (the kernel's "trash"): added again to the same
  * service in that time, it comes back with its counts, and its connections work again.
  */
+import { addressBytes, type Family, formatAddress } from '../wire/address.ts';
 import {
   DESTINATION_BYTES,
   DestinationField,
@@ -58,6 +59,8 @@ export class ServerPool {
   readonly #tallies: (Tally | undefined)[] = [];
   readonly #network: Network;
   readonly #trash = new Map<string, Trashed>();
+  /** How many records have an address. */
+  readonly #addresses = new Map<string, number>();
 
   constructor(table: DestinationTable, network: Network) {
     this.table = table;
@@ -84,6 +87,7 @@ export class ServerPool {
       this.#tallies[destination.index] = new Tally();
       this.zero(destination.index);
     }
+    if (!this.owners[destination.index]) this.#countAddress(destination.address, 1);
     this.owners[destination.index] = destination;
     const { view } = this.table;
     const at = destination.index * DESTINATION_BYTES;
@@ -140,6 +144,8 @@ export class ServerPool {
       const { index } = trashed;
       if (this.references(index) > 0 || now - trashed.deletedAt < TRASH_PERIOD) continue;
       this.#trash.delete(key);
+      const owner = this.owners[index];
+      if (owner) this.#countAddress(owner.address, -1);
       this.owners[index] = undefined;
       this.hops[index] = undefined;
       this.pathMtus.forget(index);
@@ -194,6 +200,18 @@ export class ServerPool {
       if (!owner || !hop || !sameAddress(owner.address, told.address)) continue;
       this.pathMtus.learn(other, mtu, hop.mtu, now);
     }
+  }
+
+  /** True if a destination has this address, deleted ones with connections included. */
+  hasAddress(bytes: Uint8Array, at: number, family: Family): boolean {
+    return this.#addresses.has(formatAddress(bytes, at, addressBytes(family)));
+  }
+
+  #countAddress(address: Uint8Array, change: number): void {
+    const text = formatAddress(address);
+    const count = (this.#addresses.get(text) ?? 0) + change;
+    if (count > 0) this.#addresses.set(text, count);
+    else this.#addresses.delete(text);
   }
 
   zero(index: number): void {

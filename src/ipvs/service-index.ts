@@ -1,5 +1,5 @@
 /** Which service a packet is for: the kernel's order of lookups (ip_vs_service_find) over a hash of the services. */
-import type { Family } from '../wire/address.ts';
+import { addressBytes, type Family, formatAddress } from '../wire/address.ts';
 import { Protocol } from '../wire/ipv4.ts';
 import type { Service } from './service-table.ts';
 import type { ProtocolName } from './specification.ts';
@@ -19,19 +19,24 @@ export class ServiceIndex {
   /** By hash; services that share one stand in a list. */
   readonly #services = new Map<number, Service[]>();
   readonly #marks = new Map<number, Service>();
+  /** How many services have an address. */
+  readonly #addresses = new Map<string, number>();
   #ftpServices = 0;
   #anyPortServices = 0;
-  /** Services in the index. */
-  size = 0;
+  /** Services in the index, by family. */
+  size4 = 0;
+  size6 = 0;
 
   add(service: Service): void {
-    this.size++;
+    if (service.family === 4) this.size4++;
+    else this.size6++;
     if ('mark' in service.key) {
       this.#marks.set(markKey(service.key.mark, service.key.family), service);
       return;
     }
     if (service.key.port === FTP_PORT) this.#ftpServices++;
     if (service.key.port === 0) this.#anyPortServices++;
+    this.#addresses.set(service.key.address, (this.#addresses.get(service.key.address) ?? 0) + 1);
     const hash = hashOf(service);
     const bucket = this.#services.get(hash);
     if (bucket) bucket.push(service);
@@ -39,17 +44,26 @@ export class ServiceIndex {
   }
 
   remove(service: Service): void {
-    this.size--;
+    if (service.family === 4) this.size4--;
+    else this.size6--;
     if ('mark' in service.key) {
       this.#marks.delete(markKey(service.key.mark, service.key.family));
       return;
     }
     if (service.key.port === FTP_PORT) this.#ftpServices--;
     if (service.key.port === 0) this.#anyPortServices--;
+    const others = (this.#addresses.get(service.key.address) ?? 1) - 1;
+    if (others > 0) this.#addresses.set(service.key.address, others);
+    else this.#addresses.delete(service.key.address);
     const hash = hashOf(service);
     const bucket = (this.#services.get(hash) ?? []).filter(other => other !== service);
     if (bucket.length > 0) this.#services.set(hash, bucket);
     else this.#services.delete(hash);
+  }
+
+  /** True if there may be a service for packets to this address: it is a VIP, or marks decide. */
+  mayServe(bytes: Uint8Array, addressAt: number, family: Family): boolean {
+    return this.#marks.size > 0 || this.#addresses.has(formatAddress(bytes, addressAt, addressBytes(family)));
   }
 
   /**

@@ -1,4 +1,5 @@
 /** How long connections live in each state, in ticks of a connection table's clock. */
+import { SCTP_TIMEOUTS } from './sctp-states.ts';
 import type { Timeouts } from './specification.ts';
 import { TCP_TIMEOUTS, TcpState } from './tcp-states.ts';
 
@@ -13,6 +14,7 @@ export class TimeoutTable {
   readonly hz: number;
   /** By state. */
   readonly tcp: Int32Array;
+  readonly sctp: Int32Array;
   udp: number;
   readonly created: number;
   readonly controlling: number;
@@ -20,6 +22,7 @@ export class TimeoutTable {
   constructor(hz: number) {
     this.hz = hz;
     this.tcp = Int32Array.from(TCP_TIMEOUTS, seconds => seconds * hz);
+    this.sctp = Int32Array.from(SCTP_TIMEOUTS, seconds => seconds * hz);
     this.udp = UDP_TIMEOUT * hz;
     this.created = NEW_TIMEOUT * hz;
     this.controlling = CONTROLLING_TIMEOUT * hz;

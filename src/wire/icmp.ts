@@ -34,6 +34,9 @@ export const Icmpv6Type = {
   neighborAdvertisement: 136,
 } as const;
 
+/** Codes of time exceeded, the same in both families. */
+export const TimeExceededCode = { transit: 0, reassembly: 1 } as const;
+
 /** Codes of `Icmpv6Type.unreachable`. */
 export const Unreachable6Code = { noRoute: 0, prohibited: 1, address: 3, port: 4 } as const;
 

@@ -24,19 +24,23 @@ export function forwardMasq(
     return way.failure;
   }
   if (!way.passTtl(packet)) return Drop.ttlExpired;
-  if (!way.passSize(packet, hop.mtu)) return Drop.tooBig;
+  if (!way.passSize(packet, way.mtu)) return Drop.tooBig;
   translate(packet, End.destination, words, address, port);
   way.sendTo(packet, destination, hop);
   return Drop.none;
 }
 
+/** Puts the VIP in the place of the server that a reply of this connection comes from. */
+export function translateReply(packet: Packet, connections: ConnectionTable, slot: number): void {
+  const virtual = (slot * CONNECTION_BYTES + ConnectionField.virtual) >>> 2;
+  translate(packet, End.source, connections.words, virtual, connections.ports(slot) >>> 16);
+}
+
 /** Server to client. The packet has been routed: its TTL and size are those of any forwarded packet. */
 export function returnMasq(way: Way, packet: Packet, connections: ConnectionTable, slot: number): Outcome {
   const family = packet.family === 6 ? 6 : 4;
-  const virtual = (slot * CONNECTION_BYTES + ConnectionField.virtual) >>> 2;
-  const port = connections.ports(slot) >>> 16;
   if (way.network.isLocal(packet.bytes, packet.destinationAt, family)) {
-    translate(packet, End.source, connections.words, virtual, port);
+    translateReply(packet, connections, slot);
     return DELIVER_LOCALLY;
   }
   const hop = way.network.nextHop(packet.bytes, packet.destinationAt, family);
@@ -47,7 +51,7 @@ export function returnMasq(way: Way, packet: Packet, connections: ConnectionTabl
   }
   if (!way.passTtl(packet)) return Drop.ttlExpired;
   if (!way.passSize(packet, hop.mtu)) return Drop.tooBig;
-  translate(packet, End.source, connections.words, virtual, port);
+  translateReply(packet, connections, slot);
   way.send(packet, hop);
   return Drop.none;
 }
