@@ -7,15 +7,20 @@ import { Ethernet } from '../wire/ethernet.ts';
 import type { Packet } from '../wire/packet.ts';
 import type { Host } from './host.ts';
 
+/** `Verdict.passWhole` of the director. */
+export const PASS_WHOLE = 3;
+
 export interface FrameDirector {
   /**
    * Looks at a frame that was addressed to the host's MAC (no ARP, no broadcast).
    * @param packet the host's reusable cursor, parsed; the director may rewrite it if it takes it
    * @param interfaceIndex where it came in
    * @param now virtual time, ms
-   * @returns 0 to pass the untouched frame to the host's own stack; anything else: taken
+   * @returns 0 to pass the untouched frame to the host's own stack, `PASS_WHOLE` to pass `whole`; anything else: taken
    */
   process(packet: Packet, interfaceIndex: number, now: number): number;
+  /** The datagram that the fragment just processed completed; a director that gathers fragments has it. */
+  readonly whole?: Packet;
   /** Called each virtual second. */
   expire(now: number): void;
 }

@@ -6,7 +6,7 @@ import { formatAddress, parseAddress, parseMac } from '../wire/address.ts';
 import { ETHERNET_HEADER, EtherType } from '../wire/ethernet.ts';
 import { MALFORMED_NAMES, Malformed } from '../wire/malformed.ts';
 import { Packet } from '../wire/packet.ts';
-import { type FrameDirector, HostNetwork } from './director.ts';
+import { type FrameDirector, HostNetwork, PASS_WHOLE } from './director.ts';
 import { type FetchOptions, fetchPage } from './http-client.ts';
 import type { HttpResponse } from './http-message.ts';
 import { IcmpLayer } from './icmp.ts';
@@ -374,7 +374,12 @@ export class Host {
     }
     const isUnicast = ((frame[0] as number) & 1) === 0;
     if (this.#director && isUnicast && !on.isLoopback) {
-      if (this.#director.process(packet, on.index, this.now) !== 0) {
+      const verdict = this.#director.process(packet, on.index, this.now);
+      if (verdict === PASS_WHOLE && this.#director.whole) {
+        this.ip.receive(this.#director.whole, on);
+        return;
+      }
+      if (verdict !== 0) {
         this.directed++;
         return;
       }

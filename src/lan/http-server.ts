@@ -66,13 +66,13 @@ export class HttpServer {
   #serve(connection: TcpConnection): void {
     const reader = new RequestReader();
     const { simulation } = this.#host;
-    const idle = () => simulation.after(this.#keepAlive, () => connection.end(), { background: true });
+    const idle = () => simulation.after(this.#keepAlive, () => finish(connection), { background: true });
     let timer = idle();
     connection.onData = data => {
       timer.cancel();
       timer = idle();
       try {
-        for (const request of reader.push(data)) this.#answer(connection, request);
+        for (const request of reader.push(data)) if (!this.#answer(connection, request)) return;
       } catch (error) {
         if (!(error instanceof HttpError)) throw error;
         this.#refuse(connection, error.status);
@@ -82,26 +82,26 @@ export class HttpServer {
     connection.onClose = () => timer.cancel();
   }
 
-  #answer(connection: TcpConnection, request: HttpRequest): void {
+  /** Returns whether the connection goes on. */
+  #answer(connection: TcpConnection, request: HttpRequest): boolean {
     const name = request.headers.get('host');
-    if (name === undefined && request.version === 'HTTP/1.1') {
-      this.#refuse(connection, 400, request);
-      return;
-    }
+    if (name === undefined && request.version === 'HTTP/1.1') return this.#refuse(connection, 400, request);
     const wishes = request.headers.get('connection')?.toLowerCase();
     const keep = request.version === 'HTTP/1.1' ? wishes !== 'close' : wishes === 'keep-alive';
-    if (request.method !== 'GET' && request.method !== 'HEAD') {
-      this.#send(connection, request, 405, errorPage(405), 'text/html', keep);
-      return;
-    }
+    if (request.method !== 'GET' && request.method !== 'HEAD')
+      return this.#send(connection, request, 405, errorPage(405), 'text/html', keep);
     const page = this.#find(name, request.target);
-    if (page === undefined) {
-      this.#send(connection, request, 404, errorPage(404), 'text/html', keep);
-      return;
-    }
+    if (page === undefined) return this.#send(connection, request, 404, errorPage(404), 'text/html', keep);
     const content = typeof page === 'string' ? page : page.body;
     const body = typeof content === 'string' ? encoder.encode(content) : content;
-    this.#send(connection, request, 200, body, typeof page === 'string' ? 'text/html' : page.type, keep);
+    return this.#send(
+      connection,
+      request,
+      200,
+      body,
+      typeof page === 'string' ? 'text/html' : page.type,
+      keep,
+    );
   }
 
   #find(host: string | undefined, target: string): Page | undefined {
@@ -111,8 +111,8 @@ export class HttpServer {
     return virtualHost && Object.hasOwn(virtualHost.pages, path) ? virtualHost.pages[path] : undefined;
   }
 
-  #refuse(connection: TcpConnection, status: number, request?: HttpRequest): void {
-    this.#send(connection, request, status, errorPage(status), 'text/html', false);
+  #refuse(connection: TcpConnection, status: number, request?: HttpRequest): boolean {
+    return this.#send(connection, request, status, errorPage(status), 'text/html', false);
   }
 
   #send(
@@ -122,7 +122,7 @@ export class HttpServer {
     body: Uint8Array,
     type: string,
     keep: boolean,
-  ): void {
+  ): boolean {
     const sent = request?.method === 'HEAD' ? new Uint8Array(0) : body;
     connection.write(
       writeMessage(
@@ -138,7 +138,8 @@ export class HttpServer {
       ),
     );
     this.accessLog.push(this.#logLine(connection.remoteAddress, request, status, sent.length));
-    if (!keep) connection.end();
+    if (!keep) finish(connection);
+    return keep;
   }
 
   /** `$remote_addr - $remote_user [$time_local] "$request" $status $body_bytes_sent "$http_referer" "$http_user_agent"` */
@@ -148,6 +149,12 @@ export class HttpServer {
     const time = logTime(this.#host.simulation.date);
     return `${client} - - [${time}] "${escapeLog(line)}" ${status} ${bytes} "${quoted('referer')}" "${quoted('user-agent')}"`;
   }
+}
+
+/** Closes this side; what the client still sends is not read any more. */
+function finish(connection: TcpConnection): void {
+  connection.onData = () => {};
+  connection.end();
 }
 
 function errorPage(status: number): Uint8Array {

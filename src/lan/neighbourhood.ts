@@ -146,8 +146,8 @@ export class Neighbourhood {
     const fire = (): void => {
       this.cacheOf(neighbour.address).expire(neighbour, this.#host.now);
     };
-    // That a confirmation grows old is nothing that anybody waits for.
-    const background = neighbour.state === 'REACHABLE';
+    // Only behind an unknown neighbour somebody waits; entries that grow old and are probed are housekeeping.
+    const background = neighbour.state !== 'INCOMPLETE';
     this.#timers.set(neighbour, this.#host.simulation.at(neighbour.timer, fire, { background }));
   }
 

@@ -78,8 +78,11 @@ function parseLine(line: string): { words: string[]; target: string | undefined 
   const at = tokens.findIndex(token => token.operator);
   if (at < 0) return { words: tokens.map(token => token.text), target: undefined };
   const [operator, target, surplus] = tokens.slice(at);
-  if (operator?.text !== '>' || !target || target.operator || surplus)
-    return `syntax error near unexpected token \`${(surplus ?? target ?? operator)?.text ?? 'newline'}'`;
+  if (operator?.text !== '>') return `syntax error near unexpected token \`${operator?.text}'`;
+  if (!target || target.operator || surplus) {
+    const wrong = target && !target.operator ? surplus : target;
+    return `syntax error near unexpected token \`${wrong?.text ?? 'newline'}'`;
+  }
   return { words: tokens.slice(0, at).map(token => token.text), target: target.text };
 }
 

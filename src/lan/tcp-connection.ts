@@ -321,8 +321,9 @@ export class TcpConnection {
 
   #receiveSynchronized(segment: TcpSegment): void {
     if (!this.#isAcceptable(segment)) {
-      // A SYN again means that our SYN+ACK, or the peer's last ACK, was lost.
-      if (this.#state === 'SYN-RECEIVED' && segment.flags & TcpFlag.syn) this.#sendSyn();
+      // A SYN again means that our SYN+ACK was lost; a SYN+ACK, when both opened at once, wants an ACK.
+      const isSyn = (segment.flags & (TcpFlag.syn | TcpFlag.ack)) === TcpFlag.syn;
+      if (this.#state === 'SYN-RECEIVED' && isSyn) this.#sendSyn();
       else if ((segment.flags & TcpFlag.rst) === 0) this.#acknowledgementDue = true;
       if (this.#state === 'TIME-WAIT' && segment.flags & TcpFlag.fin) this.#enterTimeWait();
       return;

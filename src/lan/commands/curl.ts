@@ -140,21 +140,17 @@ function apply(option: string, argument: string, settings: Settings): string | u
 
 /** All URLs a glob stands for; a string is curl's complaint. A bracketed IPv6 address is not a glob. */
 export function expand(url: string): string[] | string {
-  const braces = /\{([^{}]*)\}/.exec(url);
-  if (braces) {
-    const before = url.slice(0, braces.index);
-    const behind = url.slice(braces.index + braces[0].length);
-    return expandEach((braces[1] as string).split(','), before, behind);
-  }
-  const brackets = /\[(?![0-9a-fA-F:.]*:)([^\]]*)\]/.exec(url);
-  if (!brackets) return [url];
-  const before = url.slice(0, brackets.index);
-  const behind = url.slice(brackets.index + brackets[0].length);
-  const numbers = /^(\d{1,9})-(\d{1,9})$/.exec(brackets[1] as string);
+  const glob = /\{([^{}]*)\}|\[(?![0-9a-fA-F:.]*:)([^\]]*)\]/.exec(url);
+  if (!glob) return [url];
+  const before = url.slice(0, glob.index);
+  const behind = url.slice(glob.index + glob[0].length);
+  if (glob[1] !== undefined) return expandEach(glob[1].split(','), before, behind);
+  const range = glob[2] as string;
+  const numbers = /^(\d{1,9})-(\d{1,9})$/.exec(range);
   const from = Number(numbers?.[1]);
   const to = Number(numbers?.[2]);
   if (!numbers || from > to || to - from >= 1000) {
-    const position = brackets.index + 1 + (/^\d+-/.exec(brackets[1] as string)?.[0].length ?? 0) + 1;
+    const position = glob.index + 1 + (/^\d+-/.exec(range)?.[0].length ?? 0) + 1;
     return `curl: (3) bad range in URL position ${position}:\n${url}\n${' '.repeat(position - 1)}^\n`;
   }
   const width = (numbers[1] as string).startsWith('0') ? (numbers[1] as string).length : 1;
