@@ -98,7 +98,7 @@ static __always_inline int forward(struct xdp_md *ctx, const struct control *con
 		packet->ipv6->hop_limit--;
 	else
 		decrement_ttl(packet->ipv4);
-	return leave(ctx, packet->ethernet, destination);
+	return leave(ctx, interface, packet->ethernet, destination);
 }
 
 /* Ports and flags; 0 if the transport header is cut off or wrong. `length` is what the IP packet has left. */
@@ -266,11 +266,4 @@ int read_clock(struct xdp_md *ctx)
 	control->clock_ticks = bpf_jiffies64();
 	control->clock_nanoseconds = bpf_ktime_get_ns();
 	return XDP_DROP;
-}
-
-/* Attached to interfaces that packets are only redirected to: some drivers send only what a program may receive. */
-SEC("xdp.frags")
-int pass_all(struct xdp_md *ctx)
-{
-	return XDP_PASS;
 }

@@ -31,7 +31,8 @@ static __always_inline void decrement_ttl(struct iphdr *ip)
 }
 
 /* Direct routing: only the link layer changes. */
-static __always_inline int leave(struct xdp_md *ctx, struct ethhdr *ethernet, const struct destination *destination)
+static __always_inline int leave(struct xdp_md *ctx, const struct interface *interface, struct ethhdr *ethernet,
+				 const struct destination *destination)
 {
 	/* The record keeps both addresses in the order of the header. */
 	const __u32 *from = (const __u32 *)destination->next_mac;
@@ -41,7 +42,7 @@ static __always_inline int leave(struct xdp_md *ctx, struct ethhdr *ethernet, co
 	to[1] = from[1];
 	to[2] = from[2];
 	count(REASON_FORWARDED);
-	if (destination->interface_index == ctx->ingress_ifindex)
+	if (destination->interface_index == interface->index && !(interface->flags & INTERFACE_REDIRECT))
 		return XDP_TX;
 	return bpf_redirect_map(&devices, destination->interface_index, XDP_DROP);
 }

@@ -111,9 +111,15 @@ struct interface {
 	__u32 first_socket;
 	__u32 queues;
 	__u8 mac[6];
-	__u16 reserved;
-	__u32 reserved2[3];
+	__u16 flags;
+	__u32 reserved[3];
 };
+
+/*
+ * Send back by redirect instead of XDP_TX: veth delivers frames of XDP_TX only if the other end has a program too
+ * (veth_xdp_flush in drivers/net/veth.c), redirected ones if it has NAPI (GRO switched on).
+ */
+#define INTERFACE_REDIRECT 1
 
 /*
  * src/datapath/xdp/control.ts, OwnerField: the service a destination's record belongs to, by the same index. Only the

@@ -8,7 +8,8 @@ export interface DatapathRequest {
 }
 
 /**
- * Loads only the code of that kind: the XDP one needs native libraries.
+ * Loads only the code of that kind: the XDP one needs native libraries. Its programs and tables are pinned under
+ * `DIRIGO_BPF`, by default /sys/fs/bpf/dirigo.
  * @throws Error whose message is one line: what is missing and what to do
  */
 export async function openDatapath({ kind, interfaces }: DatapathRequest): Promise<Datapath> {
@@ -26,5 +27,6 @@ export async function openDatapath({ kind, interfaces }: DatapathRequest): Promi
     throw new Error('the XDP data path needs an interface to attach to: name it with --interface');
   }
   const { XdpDatapath } = await import('./xdp/xdp-datapath.ts');
-  return new XdpDatapath({ interfaces });
+  const directory = process.env.DIRIGO_BPF;
+  return new XdpDatapath({ interfaces, ...(directory ? { directory } : {}) });
 }

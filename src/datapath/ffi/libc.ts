@@ -105,6 +105,11 @@ export function kick(fd: number): boolean {
   return sendto(fd, null, 0, MSG_DONTWAIT, null, 0) >= 0;
 }
 
+/** Sends a whole frame through a bound AF_PACKET socket. */
+export function sendFrame(fd: number, frame: Uint8Array): void {
+  checked(Number(sendto(fd, frame, frame.length, 0, null, 0)), 'sending a frame');
+}
+
 /** Memory shared with the kernel behind a descriptor (a ring, a BPF array). It stays mapped until the process ends. */
 export function mapShared(fd: number, length: number, offset: number, what: string): ArrayBuffer {
   const pointer = mmap(null, length, PROT_READ_WRITE, MAP_SHARED | MAP_POPULATE, fd, offset);
@@ -184,24 +189,37 @@ export function interfaceName(index: number): string | undefined {
   return ifIndexToName(index, new Uint8Array(new ArrayBuffer(16))) ?? undefined;
 }
 
-/** How many receive queues of an interface are in use (ethtool -l); 1 where the driver does not say. */
-export function receiveQueues(name: string): number {
+/** Asks the driver of an interface (SIOCETHTOOL); `answer` begins with the command and is filled in. False if it does not know. */
+function askDriver(name: string, answer: Uint32Array): boolean {
   const SIOCETHTOOL = 0x8946;
-  const ETHTOOL_GCHANNELS = 0x3c;
-  // struct ethtool_channels: command, four maxima, then the receive, transmit, other and combined queues there are
-  const channels = new Uint32Array(new ArrayBuffer(36));
-  channels[0] = ETHTOOL_GCHANNELS;
   // struct ifreq: the name in 16 bytes, then a pointer
   const request = new DataView(new ArrayBuffer(40));
   new Uint8Array(request.buffer).set(new TextEncoder().encode(name).subarray(0, 15));
-  request.setBigUint64(16, koffi.address(channels), true);
+  request.setBigUint64(16, koffi.address(answer), true);
   const fd = openSocket(AddressFamily.internet, SOCK_DATAGRAM, 0, 'a socket to ask interfaces with');
   try {
-    if (ioctl(fd, SIOCETHTOOL, new Uint8Array(request.buffer)) < 0) return 1;
-    return Math.max(1, (channels[5] as number) + (channels[8] as number));
+    return ioctl(fd, SIOCETHTOOL, new Uint8Array(request.buffer)) >= 0;
   } finally {
     closeSync(fd);
   }
+}
+
+/** How many receive queues of an interface are in use (ethtool -l); 1 where the driver does not say. */
+export function receiveQueues(name: string): number {
+  // struct ethtool_channels: command, four maxima, then the receive, transmit, other and combined queues there are
+  const channels = new Uint32Array(new ArrayBuffer(36));
+  channels[0] = 0x3c;
+  return askDriver(name, channels) ? Math.max(1, (channels[5] as number) + (channels[8] as number)) : 1;
+}
+
+/** Name of an interface's driver (ethtool -i), as `veth`; empty if there is none. */
+export function driverName(name: string): string {
+  // struct ethtool_drvinfo: command, then the name in 32 bytes
+  const information = new Uint32Array(new ArrayBuffer(196));
+  information[0] = 3;
+  if (!askDriver(name, information)) return '';
+  const text = new Uint8Array(information.buffer, 4, 32);
+  return new TextDecoder().decode(text.subarray(0, text.indexOf(0)));
 }
 
 /** Calls back when a descriptor has something to read, until the returned function is called. */

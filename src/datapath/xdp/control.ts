@@ -34,7 +34,9 @@ export const SERVICE_KEY_BYTES = 20;
 export const ServiceValue = { ftp: 1 } as const;
 
 /** Byte offsets in `struct interface`. */
-export const InterfaceField = { index: 0, firstSocket: 4, queues: 8, mac: 12 } as const;
+export const InterfaceField = { index: 0, firstSocket: 4, queues: 8, mac: 12, flags: 18 } as const;
+/** Bits of an interface's flags. */
+export const InterfaceFlag = { redirect: 1 } as const;
 export const INTERFACE_BYTES = 32;
 export const INTERFACE_SLOTS = 64;
 export const INTERFACE_PROBES = 4;

@@ -396,8 +396,9 @@ export class FastPath {
   /**
    * Tells the program about an interface it is attached to: frames for this MAC are looked at, those of queue `n` that
    * are the director's go to the socket at `firstSocket + n`.
+   * @param flags a sum of `InterfaceFlag`
    */
-  configureInterface(index: number, mac: Uint8Array, firstSocket: number, queues: number): void {
+  configureInterface(index: number, mac: Uint8Array, firstSocket: number, queues: number, flags = 0): void {
     const known = this.#slotOf(index);
     const slot = known >= 0 ? known : this.#freeSlot(index);
     const at = slot * INTERFACE_BYTES;
@@ -405,6 +406,7 @@ export class FastPath {
     bytes.set(mac);
     this.#interfaces.setUint32(at + InterfaceField.firstSocket, firstSocket, true);
     this.#interfaces.setUint32(at + InterfaceField.queues, queues, true);
+    this.#interfaces.setUint16(at + InterfaceField.flags, flags, true);
     this.#interfaces.setUint32(at + InterfaceField.index, index, true);
   }
 

@@ -54,7 +54,7 @@ export class PacketSockets {
   readonly #free = new Uint32Array(TRANSMIT_CHUNKS);
   #freeCount = 0;
   /** The socket that sends for an interface. */
-  readonly #senders = new Map<number, XdpSocket>();
+  readonly #senders = new Map<number, XdpSocket | undefined>();
   readonly #pending = new Set<XdpSocket>();
   #pendingFrames = 0;
   #received = 0;
@@ -140,7 +140,9 @@ export class PacketSockets {
 
   /** Sends the frame `[start, end)` of `bytes` out of an interface. The kernel gets it with the next `flush`. */
   transmit(bytes: Uint8Array, start: number, end: number, interfaceIndex: number): void {
-    const socket = this.#senders.get(interfaceIndex) ?? this.#openSender(interfaceIndex);
+    const socket = this.#senders.has(interfaceIndex)
+      ? this.#senders.get(interfaceIndex)
+      : this.#openSender(interfaceIndex);
     const length = end - start;
     if (!socket || length > MAXIMUM_FRAME) {
       this.#transmitRefused++;
@@ -148,7 +150,7 @@ export class PacketSockets {
     }
     if (this.#freeCount === 0) {
       this.flush();
-      for (const sender of this.#senders.values()) this.#reap(sender);
+      for (const sender of this.#senders.values()) if (sender) this.#reap(sender);
     }
     const ring = socket.transmit;
     const producer = ring.producer;
@@ -177,6 +179,8 @@ export class PacketSockets {
       const interfaceName = `interface ${interfaceIndex}`;
       return this.#open({ interfaceIndex, interfaceName, queue: 0, slots: SLOTS, copy: !this.zeroCopy });
     } catch {
+      // Not tried again for every packet.
+      this.#senders.set(interfaceIndex, undefined);
       return undefined;
     }
   }

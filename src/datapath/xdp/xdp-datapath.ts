@@ -17,10 +17,10 @@ import { Malformed } from '../../wire/malformed.ts';
 import { Packet } from '../../wire/packet.ts';
 import type { Datapath, DatapathStatus, StopOptions } from '../datapath.ts';
 import type { XdpMode } from '../ffi/libbpf.ts';
-import { receiveQueues, SystemError } from '../ffi/libc.ts';
+import { driverName, receiveQueues, SystemError } from '../ffi/libc.ts';
 import { KernelNetwork } from '../kernel-network.ts';
 import { KernelClock } from './clock.ts';
-import { OWNER_BYTES, OwnerField, ServiceValue, serviceKey } from './control.ts';
+import { InterfaceFlag, OWNER_BYTES, OwnerField, ServiceValue, serviceKey } from './control.ts';
 import { FastPath, type FastPathOptions, hasPrivateMounts } from './fast-path.ts';
 import { PacketSockets, type QueueAddress } from './packet-sockets.ts';
 
@@ -32,6 +32,8 @@ const SWEEP_MINIMUM = 65536;
 const CALIBRATION_INTERVAL = 30_000;
 /** Frames a second that the host's own stack is given; each costs a system call of some 30 µs. */
 const HOST_LIMIT = 5000;
+/** Bytes of a frame that can be given to the host: a page less XDP's headroom and its bookkeeping. */
+const LONGEST_FRAME = 4096 - 256 - 320;
 const FTP_PORT = 21;
 const DESTINATION_CAPACITY = 4096;
 
@@ -63,7 +65,7 @@ export class XdpDatapath implements Datapath {
   #syncScheduled = false;
   #state: 'new' | 'running' | 'stopped' = 'new';
   /** Frames the host's stack may still be given in this interval. */
-  #hostBudget = 0;
+  #hostBudget = (HOST_LIMIT * SWEEP_INTERVAL) / 1000;
   #canPass = true;
   #malformed = 0;
   #passed = 0;
@@ -228,12 +230,13 @@ export class XdpDatapath implements Datapath {
 
   #configureInterfaces(): void {
     const sockets = this.#sockets?.sockets ?? [];
-    for (const { name, index } of this.fastPath.attached()) {
+    for (const { name, index, mode } of this.fastPath.attached()) {
       const first = sockets.findIndex(({ interfaceIndex }) => interfaceIndex === index);
       const link = this.network.interface(name);
       if (first < 0 || !link) continue;
       const queues = sockets.filter(({ interfaceIndex }) => interfaceIndex === index).length;
-      this.fastPath.configureInterface(index, link.mac, first, queues);
+      const flags = mode === 'native' && driverName(name) === 'veth' ? InterfaceFlag.redirect : 0;
+      this.fastPath.configureInterface(index, link.mac, first, queues, flags);
     }
   }
 
@@ -324,18 +327,20 @@ export class XdpDatapath implements Datapath {
       return;
     }
     const verdict = this.director.process(packet, interfaceIndex, this.now());
-    if (verdict === Verdict.pass) this.#passToHost(interfaceIndex);
+    if (verdict === Verdict.pass) this.#passToHost(packet, interfaceIndex);
+    else if (verdict === Verdict.passWhole) this.#passToHost(this.director.whole, interfaceIndex);
   }
 
   /** Gives the packet to the host's own stack, which answers it (with a RST, for example) as if it had come there first. */
-  #passToHost(interfaceIndex: number): void {
-    if (this.#hostBudget <= 0 || !this.#canPass) {
+  #passToHost(packet: Packet, interfaceIndex: number): void {
+    // A datagram put together from fragments may be longer than any frame the host could take.
+    if (this.#hostBudget <= 0 || !this.#canPass || packet.length > LONGEST_FRAME) {
       this.#notPassed++;
       return;
     }
     this.#hostBudget--;
     try {
-      this.fastPath.passToHost(this.#packet.copy(), interfaceIndex);
+      this.fastPath.passToHost(packet.copy(), interfaceIndex);
       this.#passed++;
     } catch (error) {
       // Linux before 5.18 cannot; whoever waits for the answer runs into a timeout instead.
@@ -387,6 +392,13 @@ export class XdpDatapath implements Datapath {
       warnings.push(
         `${fastPath.directory} is seen by this process's mount namespace only, and may end with it`,
       );
+    }
+    for (const { name, mode } of attached) {
+      if (mode === 'native' && driverName(name) === 'veth') {
+        warnings.push(
+          `${name} is a veth: its other end needs \`ethtool -K … gro on\`, or what is forwarded vanishes`,
+        );
+      }
     }
     if (director.administration.services().some(({ key }) => 'mark' in key)) {
       warnings.push('services of firewall marks get no packets from the XDP data path');
