@@ -24,12 +24,15 @@ export function addSession(program: Command): void {
 async function session(options: SessionOptions): Promise<void> {
   const { runSession } = await import('../session/session.ts');
   const laboratory = await openLaboratory(options);
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-    process.once(signal, () => {
-      process.stderr.write('dirigo: interrupted, cleaning up\n');
-      void laboratory.close().then(() => process.exit(130));
-    });
-  }
+  let interrupted = false;
+  const interrupt = (): void => {
+    // A terminal or a supervisor may send several signals; the clean-up must not be cut short by the second.
+    if (interrupted) return;
+    interrupted = true;
+    process.stderr.write('dirigo: interrupted, cleaning up\n');
+    void laboratory.close().then(() => process.exit(130));
+  };
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, interrupt);
   try {
     const failed = await runSession(laboratory, text => process.stdout.write(text));
     if (failed.length === 0) {
