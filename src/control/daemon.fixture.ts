@@ -25,6 +25,8 @@ export function runBin(
     encoding: 'utf8',
     env: { ...process.env, ...environment },
     input: options.input ?? '',
+    // A daemon that starts where it should have refused would never end.
+    timeout: 20_000,
     ...(options.uid === undefined ? {} : { uid: options.uid, gid: options.uid }),
   });
   return { status, stdout, stderr };

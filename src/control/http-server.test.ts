@@ -60,6 +60,10 @@ test('bodies that are too large', async context => {
   assert.match(announced, /^HTTP\/1\.1 413 .*\{"error":"the body is larger than 33554432 bytes"\}\n$/s);
   const sent = await request(path, 'POST', '/ipvsadm', { argv: ['-R'], stdin: 'x'.repeat(BODY_LIMIT) });
   assert.equal(sent.status, 413);
+  // Without a length beforehand, the bytes are counted as they come.
+  const chunk = `1000000\r\n${'x'.repeat(0x1000000)}\r\n`;
+  const chunked = await sendRaw(path, `${head}Transfer-Encoding: chunked\r\n\r\n${chunk}${chunk}1\r\nx\r\n`);
+  assert.match(chunked, /^HTTP\/1\.1 413 /);
 });
 
 test('bodies that make no sense', async context => {
