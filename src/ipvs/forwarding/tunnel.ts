@@ -64,9 +64,11 @@ export function forwardTunnel(way: Way, packet: Packet, destination: number, dis
   if (packet.start < overhead) return Drop.noHeadroom;
   // A packet of IPv6 has no DF that could be copied.
   const dontFragment = packet.family === 4 && discovery && (fragmentField(packet) & IPV4_DONT_FRAGMENT) !== 0;
+  // The headers are written over the old Ethernet header, so its VLAN tags have to go first.
+  if (packet.tags > 0) packet.bytes.copyWithin(packet.start - overhead, packet.start, packet.network);
   writeTunnelHeader(packet, type, flags, pool.tunnelPorts[destination] as number);
   const inner = packet.network;
-  encapsulate(packet, overhead, outerFamily);
+  moveFront(packet, overhead, outerFamily);
   if (outerFamily === 4) writeOuter4(way, packet, inner, type, dontFragment, hop, records, record);
   else writeOuter6(packet, inner, type, hop, records, record);
   packet.family = outerFamily;
@@ -108,15 +110,13 @@ function writeTunnelHeader(packet: Packet, type: number, flags: number, port: nu
   view.setUint16(at + 4, finish(sumBytes(view, at, GRE_HEADER + GRE_CHECKSUM_WORDS + length)), true);
 }
 
-/** Moves the frame's start, VLAN tags included, to make room for the headers; the MACs are written when it is sent. */
-function encapsulate(packet: Packet, overhead: number, outerFamily: number): void {
-  const { bytes, view, start, network } = packet;
+/** Moves the start of the frame to make room for the headers; the MACs are written when it is sent. */
+function moveFront(packet: Packet, overhead: number, outerFamily: number): void {
   const etherType = outerFamily === 4 ? EtherType.ipv4 : EtherType.ipv6;
-  if (packet.tags > 0) bytes.copyWithin(start - overhead, start, network);
-  packet.start = start - overhead;
-  packet.network = network - overhead;
+  packet.start -= overhead;
+  packet.network -= overhead;
   packet.etherType = etherType;
-  view.setUint16(packet.network - 2, etherType);
+  packet.view.setUint16(packet.network - 2, etherType);
 }
 
 /** The inner traffic class; congestion experienced starts anew on the outer way (RFC 3168 section 9.1.1). */
