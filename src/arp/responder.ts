@@ -21,8 +21,11 @@ export function ignoresRequest(
   switch (mode) {
     case 1:
       return !confirmAddress(receiving, target, undefined, Scope.host);
-    case 2:
-      return !confirmAddress(receiving, target, sender, Scope.host);
+    case 2: {
+      // A probe for a duplicate (RFC 5227) comes from no address and so from no other subnet.
+      const peer = sender.every(byte => byte === 0) ? undefined : sender;
+      return !confirmAddress(receiving, target, peer, Scope.host);
+    }
     case 3:
       return !all.some(each => confirmAddress(each, target, undefined, Scope.link));
     case 8:
