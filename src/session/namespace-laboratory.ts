@@ -25,7 +25,7 @@ export class NamespaceLaboratory implements Laboratory {
   datapath = 'XDP';
   readonly clients = CLUSTER_PLAN.filter(plan => plan.name.startsWith('client')).map(plan => plan.name);
   readonly #prefix = `dirigo${process.pid}`;
-  readonly #folder = mkdtempSync(join(tmpdir(), 'dirigo-session-'));
+  readonly #folder = mkdtempSync(join(tmpdir(), `dirigo-session-${process.pid}-`));
   readonly #children = new Set<ChildProcess>();
   readonly #namespaces: string[] = [];
   #recordings = 0;
@@ -231,7 +231,7 @@ http {
       ...process.env,
       PATH: [join(PROJECT, 'bin'), process.env.PATH ?? '', '/usr/sbin', '/sbin'].join(delimiter),
       DIRIGO_SOCKET: join(this.#folder, 'dirigo.sock'),
-      DIRIGO_BPFFS: join(this.#folder, 'bpf'),
+      DIRIGO_BPF: join(this.#folder, 'bpf'),
     };
   }
 
