@@ -35,6 +35,8 @@ export class NamespaceLab {
     for (const address of addresses) {
       this.#ip(name, `addr add ${address} dev eth0${address.includes(':') ? ' nodad' : ''}`);
     }
+    // Without duplicate address detection an address may be used at once.
+    this.run(name, 'sysctl', '-qw', 'net.ipv6.conf.all.accept_dad=0', 'net.ipv6.conf.eth0.accept_dad=0');
     this.#ip(name, 'link set eth0 up');
     // Frames that leave by XDP need a receiver with NAPI, and checksums that are complete.
     this.run('lan', 'ethtool', '-K', port, 'gro', 'on');
