@@ -35,8 +35,16 @@ function packagesAreCurrent() {
 
 if (!packagesAreCurrent()) {
   console.error('dirigo: installing packages (once)');
-  const installed = run('npm', ['ci', '--no-audit', '--no-fund', '--include=dev', '--include=optional']);
-  if (installed.status !== 0) fail('npm ci', installed);
+  // Not `npm ci`: that refuses a lock file without the packages of platforms that a registry does not carry.
+  const installed = run('npm', [
+    'install',
+    '--no-save',
+    '--no-audit',
+    '--no-fund',
+    '--include=dev',
+    '--include=optional',
+  ]);
+  if (installed.status !== 0) fail('npm install', installed);
 }
 
 /** What the demo and the tests call, and the Debian package it comes in. */
