@@ -1,6 +1,7 @@
 /** A director in front of a host's stack: direct routing with a test double that knows one service. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { Director } from '../ipvs/director.ts';
 import type { Network, NextHop } from '../ipvs/network.ts';
 import { formatMac, parseAddress } from '../wire/address.ts';
 import { Ethernet, readEthernet } from '../wire/ethernet.ts';
@@ -184,4 +185,72 @@ test('frames for an unresolved next hop wait, three at most, and are told to the
   simulation.runUntilIdle();
   assert.equal(other.neighbourhood.arp.discarded, 2);
   assert.equal(other.dropped.get('neighbour-failed'), before + 3);
+});
+
+/** The virtual server itself in lb. */
+async function virtualServer(method: 'gate' | 'masq') {
+  const each = await cluster();
+  each.detach();
+  const { lb } = each;
+  const director = new Director({
+    network: lb.network(),
+    host: {
+      isLocal: address => lb.isLocal(address),
+      isBroadcast: () => false,
+      interfaceMtu: name => lb.interfaceNamed(name)?.mtu,
+    },
+  });
+  lb.attachDirector(director);
+  const key = { protocol: 'tcp', address: VIP, port: 80 } as const;
+  director.administration.addService({
+    key,
+    scheduler: 'rr',
+    schedulerFlags: 0,
+    persistenceTimeout: 0,
+    persistenceNetmask: '255.255.255.255',
+    persistenceEngine: '',
+    onePacket: false,
+  });
+  for (const address of ['10.0.0.7', '10.0.0.8']) {
+    director.administration.addDestination(key, {
+      address,
+      port: 80,
+      method,
+      weight: 1,
+      upperThreshold: 0,
+      lowerThreshold: 0,
+      tunnelType: 'ipip',
+      tunnelPort: 0,
+      tunnelChecksum: 'nocsum',
+    });
+  }
+  return each;
+}
+
+test('the virtual server: NAT, with replies that come back through the director', async () => {
+  const each = await virtualServer('masq');
+  const fetches = async (): Promise<string[]> => {
+    const bodies: string[] = [];
+    for (let round = 0; round < 4; round++)
+      bodies.push(bodyText(await each.client.fetch(VIP, { timeout: 9000 })));
+    return bodies;
+  };
+  for (const web of each.webs) web.addRoute('10.0.0.1/32', '10.0.0.5');
+  await assert.rejects(each.simulation.settle(fetches()), /time is up|timed out/, 'replies need ip_forward');
+  each.lb.sysctls.write('net/ipv4/ip_forward', '1');
+  const bodies = await each.simulation.settle(fetches());
+  assert.deepEqual(bodies.toSorted(), ['web7', 'web7', 'web8', 'web8']);
+});
+
+test('the virtual server leaves fragments of other datagrams to the host', async () => {
+  const each = await virtualServer('gate');
+  const report = await each.simulation.settle(each.client.ping(VIP, { size: 4000 }));
+  assert.equal(report.answers[0]?.length, 4008);
+  const received: number[] = [];
+  each.lb.udp.open(53).onMessage = message => received.push(message.data.length);
+  each.client.udp.open().send(VIP, 53, new Uint8Array(5000));
+  each.simulation.runUntilIdle();
+  assert.deepEqual(received, [5000]);
+  const bodies = [each.client.fetch(VIP), each.client.fetch(VIP)].map(page => page.then(bodyText));
+  assert.deepEqual((await each.simulation.settle(Promise.all(bodies))).toSorted(), ['web7', 'web8']);
 });

@@ -7,20 +7,26 @@ import { Ethernet } from '../wire/ethernet.ts';
 import type { Packet } from '../wire/packet.ts';
 import type { Host } from './host.ts';
 
-/** `Verdict.passWhole` of the director. */
+/** `Verdict.passWhole` of the director, whose code the hosts of a LAN without one need not load. */
 export const PASS_WHOLE = 3;
 
+/** What a host asks of a director. The one of `ipvs` fits; a test may bring its own. */
 export interface FrameDirector {
   /**
-   * Looks at a frame that was addressed to the host's MAC (no ARP, no broadcast).
+   * Looks at a packet where netfilter's hooks would: one for an address of the host before its transports see it, and one
+   * that is to be routed on before it is. Packets to groups, ARP and neighbour discovery by multicast never get here.
    * @param packet the host's reusable cursor, parsed; the director may rewrite it if it takes it
    * @param interfaceIndex where it came in
    * @param now virtual time, ms
-   * @returns 0 to pass the untouched frame to the host's own stack, `PASS_WHOLE` to pass `whole`; anything else: taken
+   * @param routedOn true if the host would route it on
+   * @returns 0 to leave the untouched packet to the host, `PASS_WHOLE` to leave it the datagram in `whole`; anything
+   *   else: taken
    */
-  process(packet: Packet, interfaceIndex: number, now: number): number;
-  /** The datagram that the fragment just processed completed; a director that gathers fragments has it. */
+  process(packet: Packet, interfaceIndex: number, now: number, routedOn: boolean): number;
+  /** The datagram that the fragment just processed completed, for a director that gathers fragments. */
   readonly whole?: Packet;
+  /** Looks at a packet that the host itself sends, and may translate it in place. */
+  processLocal?(packet: Packet, now: number): void;
   /** Called each virtual second. */
   expire(now: number): void;
 }

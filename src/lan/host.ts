@@ -50,7 +50,7 @@ export class Host {
   readonly dropped = new Map<string, number>();
   /** Packets forwarded. */
   forwarded = 0;
-  /** Frames that the director took. */
+  /** Packets that the director took. */
   directed = 0;
   /** Names and their addresses, as in /etc/hosts. */
   readonly names = new Map<string, string>();
@@ -59,6 +59,7 @@ export class Host {
   /** Commands by name; add your own. */
   readonly commands = new Map<string, CommandHandler>(STANDARD_COMMANDS);
   #packet = new Packet();
+  #sent: Packet | undefined;
   #network: HostNetwork;
   #director: FrameDirector | undefined;
 
@@ -296,6 +297,30 @@ export class Host {
     if (route) this.neighbourhood.confirm(route.interface, route.gateway ?? destination);
   }
 
+  /**
+   * Shows a packet to the director, if there is one.
+   * @returns the packet with which the host goes on, undefined if the director took it
+   */
+  direct(packet: Packet, on: Interface, routedOn: boolean): Packet | undefined {
+    const director = this.#director;
+    if (!director || on.isLoopback) return packet;
+    const verdict = director.process(packet, on.index, this.now, routedOn);
+    if (verdict === 0) return packet;
+    if (verdict === PASS_WHOLE) return director.whole;
+    this.directed++;
+    return undefined;
+  }
+
+  /** Shows the director a frame of this host's own, whose packet it may translate in place. */
+  directLocal(frame: Uint8Array): void {
+    if (!this.#director?.processLocal) return;
+    // Not the cursor of arrivals: this happens while that one is being looked at.
+    this.#sent ??= new Packet();
+    if (this.#sent.load(frame) !== Malformed.none) return;
+    this.#director.processLocal(this.#sent, this.now);
+    frame.set(this.#sent.bytes.subarray(this.#sent.start, this.#sent.start + frame.length));
+  }
+
   /** A neighbour's entry changed: next hops follow. */
   neighbourChanged(neighbour: Neighbour): void {
     this.#network.neighbourChanged(neighbour);
@@ -371,18 +396,6 @@ export class Host {
     if (packet.family === 0) {
       this.drop('ether-type');
       return;
-    }
-    const isUnicast = ((frame[0] as number) & 1) === 0;
-    if (this.#director && isUnicast && !on.isLoopback) {
-      const verdict = this.#director.process(packet, on.index, this.now);
-      if (verdict === PASS_WHOLE && this.#director.whole) {
-        this.ip.receive(this.#director.whole, on);
-        return;
-      }
-      if (verdict !== 0) {
-        this.directed++;
-        return;
-      }
     }
     this.ip.receive(packet, on);
   }

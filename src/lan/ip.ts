@@ -87,7 +87,8 @@ export class IpLayer {
         host.drop('broadcast');
         return;
       }
-      this.#deliver(packet, on);
+      const passed = host.direct(packet, on, false);
+      if (passed) this.#deliver(passed, on);
       return;
     }
     if (toGroup) {
@@ -98,7 +99,8 @@ export class IpLayer {
       host.drop('not-for-this-host');
       return;
     }
-    this.#forward(packet, destination);
+    const passed = host.direct(packet, on, true);
+    if (passed) this.#forward(passed, destination);
   }
 
   /**
@@ -129,6 +131,7 @@ export class IpLayer {
     const source = datagram.source ?? this.sourceFor(destination);
     if (!out || !source) return 'no-route';
     const frame = this.#frame(datagram, source);
+    if (!isLocal) host.directLocal(frame);
     const mtu = isLocal ? out.mtu : this.pathMtu(destination, out);
     const frames = this.#fit(frame, mtu, datagram.dontFragment ?? false);
     if (!frames) return 'too-big';
