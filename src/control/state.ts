@@ -26,7 +26,7 @@ export function captureState(server: VirtualServer): DesiredState {
     services: server
       .services()
       .reverse()
-      .map(({ statistics: _, destinations, ...service }) => ({
+      .map(({ statistics: _, localAddressUse: __, destinations, ...service }) => ({
         ...service,
         destinations: destinations.toReversed().map(destination => ({
           address: destination.address,

@@ -40,6 +40,10 @@ export const Drop = {
   fragmentMemory: 19,
   /** No room in front of the frame for a tunnel's headers. */
   noHeadroom: 20,
+  /** The service has a FULLNAT server, but no local address. */
+  noLocalAddress: 21,
+  /** A server at a loopback address: what comes from a wire cannot be translated to it. */
+  loopbackServer: 22,
 } as const;
 
 export type Drop = (typeof Drop)[keyof typeof Drop];

@@ -16,11 +16,13 @@ import {
   ICMP_HEADER,
   Icmp,
   IcmpType,
+  Icmpv6Type,
   isIcmpv6Error,
   isRelatedError,
   UnreachableCode,
 } from '../wire/icmp.ts';
 import { fillIpv4Checksum, IPV4_DONT_FRAGMENT, IPV4_HEADER, Ipv4, Protocol } from '../wire/ipv4.ts';
+import { IPV6_MINIMUM_MTU } from '../wire/ipv6.ts';
 import { Malformed } from '../wire/malformed.ts';
 import { Packet } from '../wire/packet.ts';
 import { UDP_HEADER, Udp } from '../wire/udp.ts';
@@ -40,6 +42,7 @@ import {
 } from './destinations.ts';
 import { Drop } from './drops.ts';
 import { EmbeddedPacket } from './embedded-packet.ts';
+import type { Fullnat } from './forwarding/fullnat.ts';
 import { GRE_CHECKSUM_PRESENT, GRE_HEADER, GUE_HEADER, IPV4_MINIMUM_MTU } from './forwarding/tunnel.ts';
 import { DELIVER_LOCALLY, type Outcome, type Way } from './forwarding/way.ts';
 import { Refused } from './scheduling.ts';
@@ -48,6 +51,7 @@ import { COUNTER_STRIDE, Counter } from './statistics.ts';
 export interface RelatedOptions {
   connections: ConnectionTable;
   way: Way;
+  fullnat: Fullnat;
   /** Sends a packet on by the method of a connection that does not translate. */
   forward: (slot: number, packet: Packet, destination: number) => Outcome;
   /**
@@ -122,7 +126,15 @@ export class Related {
   }
 
   #isMasq(slot: number): boolean {
-    return (this.#connections.flags(slot) & ConnectionFlag.forwarding) === Forwarding.masq;
+    return this.#methodOf(slot) === Forwarding.masq;
+  }
+
+  #isFullnat(slot: number): boolean {
+    return this.#methodOf(slot) === Forwarding.fullnat;
+  }
+
+  #methodOf(slot: number): number {
+    return this.#connections.flags(slot) & ConnectionFlag.forwarding;
   }
 
   #isLocal(packet: Packet): boolean {
@@ -139,9 +151,10 @@ export class Related {
     if (pool.table.flags(destination) & DestinationFlag.available) {
       count(pool.counters, destination, Counter.inPackets, Counter.inBytes, lengthOf(packet));
     }
-    const outcome = this.#isMasq(slot)
-      ? this.#translateToServer(slot, packet, destination)
-      : this.#options.forward(slot, packet, destination);
+    const outcome =
+      this.#isMasq(slot) || this.#isFullnat(slot)
+        ? this.#translateToServer(slot, packet, destination)
+        : this.#options.forward(slot, packet, destination);
     connections.countPacket(slot);
     return outcome;
   }
@@ -153,11 +166,15 @@ export class Related {
       if (!way.passTtl(packet)) return Drop.ttlExpired;
       if (!way.passSize(packet, way.mtu)) return Drop.tooBig;
     } else if (way.failure !== DELIVER_LOCALLY) return way.failure;
-    const server = destination * DESTINATION_BYTES + DestinationField.address;
-    const { bytes } = way.pool.table;
-    replaceAddress(packet, packet.destinationAt, bytes, server);
-    replaceAddress(packet, this.#embedded.sourceAt, bytes, server);
-    packet.view.setUint16(this.#embedded.transport, this.#connections.destinationPortRaw(slot), true);
+    else if (this.#isFullnat(slot)) return Drop.noRoute;
+    if (this.#isFullnat(slot)) this.#options.fullnat.translateErrorToServer(packet, this.#embedded, slot);
+    else {
+      const server = destination * DESTINATION_BYTES + DestinationField.address;
+      const { bytes } = way.pool.table;
+      replaceAddress(packet, packet.destinationAt, bytes, server);
+      replaceAddress(packet, this.#embedded.sourceAt, bytes, server);
+      packet.view.setUint16(this.#embedded.transport, this.#connections.destinationPortRaw(slot), true);
+    }
     this.#fillChecksums(packet);
     if (!hop) return DELIVER_LOCALLY;
     way.sendTo(packet, destination, hop);
@@ -169,7 +186,9 @@ export class Related {
     const connections = this.#connections;
     setRequestKeyOf(this.#key, packet, this.#embedded);
     let slot = connections.findReply(this.#key, tick);
-    if (slot >= 0 && this.#isMasq(slot)) return this.#translateToClient(slot, packet);
+    if (slot >= 0 && (this.#isMasq(slot) || this.#isFullnat(slot))) {
+      return this.#translateToClient(slot, packet);
+    }
     // Without translation the request still has the VIP: the error is the connection's, but needs nothing done to it.
     slot = connections.find(this.#key, tick);
     if (slot >= 0 && !this.#isMasq(slot)) this.#countOut(slot, lengthOf(packet));
@@ -180,14 +199,19 @@ export class Related {
     const way = this.#way;
     const family = packet.family === 6 ? 6 : 4;
     if (!isChecksumRight(packet)) return Drop.malformed;
-    const local = this.#isLocal(packet);
-    const hop = local ? undefined : way.network.nextHop(packet.bytes, packet.destinationAt, family);
+    // To a local address of FULLNAT the error is the director's, but it is meant for the client.
+    const fullnat = this.#isFullnat(slot);
+    const bytes = fullnat ? this.#connections.bytes : packet.bytes;
+    const client = fullnat ? slot * CONNECTION_BYTES + ConnectionField.client : packet.destinationAt;
+    const local = way.network.isLocal(bytes, client, family);
+    const hop = local ? undefined : way.network.nextHop(bytes, client, family);
     if (!local && !hop) return Drop.noRouteToClient;
     if (hop) {
       if (!way.passTtl(packet)) return Drop.ttlExpired;
       if (!way.passSize(packet, hop.mtu)) return Drop.tooBig;
     }
-    this.#translateSource(slot, packet);
+    if (fullnat) this.#translateFullnat(slot, packet);
+    else this.#translateSource(slot, packet);
     if (!hop) return DELIVER_LOCALLY;
     way.send(packet, hop);
     return Drop.none;
@@ -200,6 +224,29 @@ export class Related {
     replaceAddress(packet, packet.sourceAt, bytes, virtual);
     replaceAddress(packet, this.#embedded.destinationAt, bytes, virtual);
     packet.view.setUint16(this.#embedded.transport + 2, this.#connections.ports(slot) >>> 16, true);
+    this.#fillChecksums(packet);
+    this.#countOut(slot, lengthOf(packet));
+  }
+
+  /** The same for FULLNAT; a size that the way takes is stated less what the director adds to segments. */
+  #translateFullnat(slot: number, packet: Packet): void {
+    const { fullnat } = this.#options;
+    const { view, transport } = packet;
+    fullnat.translateErrorToClient(packet, this.#embedded, slot);
+    const type = view.getUint8(transport + Icmp.type);
+    const growth = fullnat.growth(slot);
+    if (packet.family === 6) {
+      if (type === Icmpv6Type.packetTooBig) {
+        const mtu = view.getUint32(transport + Icmp.rest);
+        view.setUint32(transport + Icmp.rest, Math.max(mtu - growth, Math.min(mtu, IPV6_MINIMUM_MTU)));
+      }
+    } else if (
+      type === IcmpType.unreachable &&
+      view.getUint8(transport + Icmp.code) === UnreachableCode.fragmentationNeeded
+    ) {
+      const mtu = view.getUint16(transport + Icmp.mtu);
+      view.setUint16(transport + Icmp.mtu, Math.max(mtu - growth, Math.min(mtu, IPV4_MINIMUM_MTU)));
+    }
     this.#fillChecksums(packet);
     this.#countOut(slot, lengthOf(packet));
   }

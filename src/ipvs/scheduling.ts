@@ -6,7 +6,9 @@ import { parseIpv4Address } from '../wire/address.ts';
 import { Protocol } from '../wire/ipv4.ts';
 import type { Packet } from '../wire/packet.ts';
 import { ConnectionFlag, ConnectionKey } from './connections.ts';
-import { DestinationFlag } from './destinations.ts';
+import { DESTINATION_BYTES, DestinationField, DestinationFlag, Forwarding } from './destinations.ts';
+import { Drop } from './drops.ts';
+import type { Fullnat } from './forwarding/fullnat.ts';
 import type { Lifecycle } from './lifecycle.ts';
 import type { SelectionRequest } from './plan.ts';
 import type { Selector } from './selection.ts';
@@ -23,6 +25,10 @@ export const Refused = {
   noServer: -2,
   /** No room, or a persistence engine that cannot read the packet: dropped without an answer. */
   dropped: -3,
+  /** FULLNAT: no port is left to reach the server from. */
+  noLocalPort: -4,
+  /** FULLNAT: the service has no local address. */
+  noLocalAddress: -5,
 } as const;
 
 const FTP_PORT = 21;
@@ -35,15 +41,17 @@ export class Scheduling {
   readonly #pool: ServerPool;
   readonly #selector: Selector;
   readonly #settings: Settings;
+  readonly #fullnat: Fullnat;
   readonly #key = new ConnectionKey();
   readonly #templateKey = new ConnectionKey();
   readonly #request: SelectionRequest;
 
-  constructor(lifecycle: Lifecycle, selector: Selector, settings: Settings) {
+  constructor(lifecycle: Lifecycle, selector: Selector, settings: Settings, fullnat: Fullnat) {
     this.#lifecycle = lifecycle;
     this.#pool = lifecycle.pool;
     this.#selector = selector;
     this.#settings = settings;
+    this.#fullnat = fullnat;
     const bytes = new Uint8Array(0);
     this.#request = {
       now: 0,
@@ -70,7 +78,7 @@ export class Scheduling {
     if (!('mark' in service.key) && packet.destinationPort !== service.key.port) return Refused.noServer;
     const destination = this.#select(service, packet, now);
     if (destination < 0) return Refused.noServer;
-    return this.#create(service, packet, destination, packet.destinationPort, tick);
+    return this.#create(service, packet, destination, packet.destinationPort, now, tick);
   }
 
   #select(service: Service, packet: Packet, now: number): number {
@@ -88,23 +96,46 @@ export class Scheduling {
   }
 
   /** Enters the connection of a packet to a destination. Its port is the server's own, or the packet's if it has none. */
-  #create(service: Service, packet: Packet, destination: number, port: number, tick: number): number {
+  #create(
+    service: Service,
+    packet: Packet,
+    destination: number,
+    port: number,
+    now: number,
+    tick: number,
+  ): number {
     const key = this.#key;
     setKey(key, packet);
     const onePacket = service.specification.onePacket && packet.protocol === Protocol.udp;
     const serverPort = this.#serverPort(destination, port, service);
+    const isFullnat = this.#isFullnat(destination);
+    if (isFullnat) {
+      const drop = this.#fullnat.reserve(service, packet, key, destination, swap(serverPort), now, tick);
+      if (drop !== Drop.none) {
+        return drop === Drop.noLocalPort ? Refused.noLocalPort : Refused.noLocalAddress;
+      }
+    }
     const slot = this.#lifecycle.create(
       key,
       onePacket ? ConnectionFlag.onePacket : 0,
       destination,
       swap(serverPort),
       tick,
+      isFullnat ? this.#fullnat.commit : undefined,
     );
-    if (slot < 0) return Refused.dropped;
+    if (slot < 0) {
+      if (isFullnat) this.#fullnat.cancel();
+      return Refused.dropped;
+    }
     const { counters } = this.#pool;
     const at = destination * COUNTER_STRIDE + Counter.connections;
     counters[at] = (counters[at] as number) + 1;
     return slot;
+  }
+
+  #isFullnat(destination: number): boolean {
+    const at = destination * DESTINATION_BYTES + DestinationField.forwarding;
+    return this.#pool.table.bytes[at] === Forwarding.fullnat;
   }
 
   #serverPort(destination: number, port: number, service: Service): number {
@@ -136,7 +167,7 @@ export class Scheduling {
       controller = lifecycle.create(template, 0, destination, swap(port), tick);
       if (controller < 0) return Refused.dropped;
     }
-    const slot = this.#create(service, packet, destination, packet.destinationPort, tick);
+    const slot = this.#create(service, packet, destination, packet.destinationPort, now, tick);
     if (slot < 0) return slot;
     lifecycle.control(slot, controller);
     const timeout = service.specification.persistenceTimeout * lifecycle.timeouts.hz;

@@ -67,6 +67,7 @@ function table(listener?: Partial<ServiceTableListener>): ServiceTable {
     listener: {
       serviceAdded: ignore,
       serviceEdited: ignore,
+      localAddressesChanged: ignore,
       serviceDeleted: ignore,
       destinationAdded: ignore,
       destinationEdited: ignore,

@@ -6,11 +6,14 @@
  * it (by throwing), in which case nothing has changed. Counters come from the owner too.
  */
 import { type Family, familyOf, formatAddress, parseAddress, parseIpv4Address } from '../wire/address.ts';
+import { type LocalAddress, parseLocalAddress } from './local-addresses.ts';
 import type { Plan } from './plan.ts';
 import {
+  type ClientAddress,
   type DestinationSpecification,
   type DestinationStatus,
   IpvsError,
+  type LocalAddressStatus,
   type ServiceKey,
   type ServiceSpecification,
   type ServiceStatus,
@@ -53,6 +56,10 @@ export class Service {
   readonly address: Uint8Array | undefined;
   /** Replaced as a whole when the service is edited. */
   specification: ServiceSpecification;
+  /** As the specification names them. */
+  localAddresses: readonly LocalAddress[] = [];
+  /** The director's: which of them was given last. */
+  localTurn = 0;
   /** Newest first, the order in which the kernel keeps them. */
   readonly destinations: Destination[] = [];
   /** The director's: what the scheduler compiled the destinations to. */
@@ -76,6 +83,7 @@ export interface ServiceTableListener {
   serviceAdded(service: Service): void;
   /** @param before the specification it had */
   serviceEdited(service: Service, before: ServiceSpecification): void;
+  localAddressesChanged(service: Service): void;
   /** Its destinations have been deleted one by one before, each with `destinationDeleted`. */
   serviceDeleted(service: Service): void;
   destinationAdded(destination: Destination): void;
@@ -97,6 +105,8 @@ export interface DestinationCounters {
 export interface CounterSource {
   ofService(service: Service): Statistics;
   ofDestination(destination: Destination): DestinationCounters;
+  /** Left out by those who know nothing of them. */
+  ofLocalAddresses?(service: Service): LocalAddressStatus[];
 }
 
 /** What the checks need to know of the host. */
@@ -125,6 +135,13 @@ export const DEFAULT_TIMEOUTS: Timeouts = { tcp: 900, tcpFin: 120, udp: 300 };
 export const MAXIMUM_TIMEOUT = 2_678_400;
 
 const GREATEST_INT = 0x7fff_ffff;
+
+const CLIENT_ADDRESSES: ReadonlySet<ClientAddress> = new Set([
+  'none',
+  'toa',
+  'proxy-v1',
+  'proxy-v2',
+] as const);
 
 export class ServiceTable {
   readonly #schedulers: ReadonlySet<string>;
@@ -183,6 +200,7 @@ export class ServiceTable {
       canonical,
       'mark' in canonical.key ? undefined : parseAddress(canonical.key.address),
     );
+    this.#setLocalAddresses(service, canonical);
     this.#services.set(name, service);
     try {
       this.#listener?.serviceAdded(service);
@@ -198,12 +216,20 @@ export class ServiceTable {
     const service = this.require(specification.key);
     const after = { ...specification, key: service.key };
     this.#checkService(after);
+    if (after.onePacket && service.destinations.some(each => each.specification.method === 'fullnat')) {
+      throw new IpvsError('EINVAL', ONE_PACKET_FULLNAT);
+    }
     const before = service.specification;
-    service.specification = after;
+    const localsBefore = service.localAddresses;
+    this.#setLocalAddresses(service, {
+      ...after,
+      localAddresses: specification.localAddresses ?? before.localAddresses ?? [],
+    });
     try {
       this.#listener?.serviceEdited(service, before);
     } catch (error) {
       service.specification = before;
+      service.localAddresses = localsBefore;
       throw error;
     }
     return service;
@@ -268,6 +294,72 @@ export class ServiceTable {
     service.destinations.splice(service.destinations.indexOf(destination), 1);
     this.#countMixed(destination, -1);
     this.#listener?.destinationDeleted(destination, false);
+  }
+
+  /** ESRCH, EEXIST, EINVAL (no address, not unicast, other family), ENODEV (no such interface). */
+  addLocalAddress(key: ServiceKey, address: string, interfaceName?: string): void {
+    const service = this.require(key);
+    const text = interfaceName ? `${address}%${interfaceName}` : address;
+    const localAddresses = [...service.localAddresses.map(local => local.text), text];
+    const before = service.specification;
+    const localsBefore = service.localAddresses;
+    this.#setLocalAddresses(service, { ...service.specification, localAddresses });
+    try {
+      this.#listener?.localAddressesChanged(service);
+    } catch (error) {
+      service.specification = before;
+      service.localAddresses = localsBefore;
+      throw error;
+    }
+  }
+
+  /** ESRCH (service), ENOENT. */
+  deleteLocalAddress(key: ServiceKey, address: string): void {
+    const service = this.require(key);
+    const bytes = parseAddress(address);
+    const text = bytes ? formatAddress(bytes) : address;
+    const rest = service.localAddresses.filter(local => local.address !== text);
+    if (rest.length === service.localAddresses.length) {
+      throw new IpvsError('ENOENT', `service ${service.name} has no local address ${text}`);
+    }
+    const localAddresses = rest.map(local => local.text);
+    this.#setLocalAddresses(service, { ...service.specification, localAddresses });
+    this.#listener?.localAddressesChanged(service);
+  }
+
+  /** Gives a service a specification and the local addresses in it; those it had keep their objects. */
+  #setLocalAddresses(service: Service, specification: ServiceSpecification): void {
+    const { localAddresses: texts = [], ...others } = specification;
+    const family = service.family;
+    const locals = texts.map(text => {
+      const local = parseLocalAddress(text);
+      if (!local)
+        throw new IpvsError('EINVAL', `"${text}" is not a local address: ADDRESS or ADDRESS%INTERFACE`);
+      if (local.family !== family) {
+        throw new IpvsError(
+          'EINVAL',
+          `local address ${local.address} is not of IPv${family}, as its service is`,
+        );
+      }
+      if (!this.#isUnicast(local.bytes)) {
+        throw new IpvsError('EINVAL', `local address ${local.address} is not a unicast address`);
+      }
+      if (local.interfaceName !== '' && this.#host.interfaceMtu(local.interfaceName) === undefined) {
+        throw new IpvsError(
+          'ENODEV',
+          `no interface ${local.interfaceName} for local address ${local.address}`,
+        );
+      }
+      return service.localAddresses.find(known => known.text === local.text) ?? local;
+    });
+    const addresses = new Set<string>();
+    for (const { address } of locals) {
+      if (addresses.has(address)) throw new IpvsError('EEXIST', `local address ${address} is there already`);
+      addresses.add(address);
+    }
+    service.localAddresses = locals;
+    service.specification =
+      locals.length === 0 ? others : { ...others, localAddresses: locals.map(local => local.text) };
   }
 
   timeouts(): Timeouts {
@@ -339,8 +431,11 @@ export class ServiceTable {
 
   /** Plain data of a service and its destinations, with the owner's counters. */
   status(service: Service, counters: CounterSource): ServiceStatus {
+    const localAddressUse =
+      service.localAddresses.length === 0 ? undefined : counters.ofLocalAddresses?.(service);
     return {
       ...service.specification,
+      ...(localAddressUse && { localAddressUse }),
       statistics: counters.ofService(service),
       destinations: service.destinations.map(
         (destination): DestinationStatus => ({
@@ -389,6 +484,14 @@ export class ServiceTable {
         ? parseIpv4Address(mask) !== undefined
         : /^[1-9][0-9]{0,2}$/.test(mask) && Number(mask) <= 128;
     if (!isMask) throw new IpvsError('EINVAL', `"${mask}" is not a netmask of IPv${family}`);
+    const { clientAddress } = service;
+    if (clientAddress === undefined) return;
+    if (!CLIENT_ADDRESSES.has(clientAddress)) {
+      throw new IpvsError('EINVAL', `"${clientAddress}" is not one of ${[...CLIENT_ADDRESSES].join(', ')}`);
+    }
+    if (clientAddress !== 'none' && !('mark' in service.key) && service.key.protocol !== 'tcp') {
+      throw new IpvsError('EINVAL', `${clientAddress} tells the client's address to TCP servers only`);
+    }
   }
 
   /** Everything but whether its address is unicast; returns the address. */
@@ -413,6 +516,15 @@ export class ServiceTable {
     if (destination.lowerThreshold > destination.upperThreshold) {
       throw new IpvsError('ERANGE', 'the lower threshold is above the upper one');
     }
+    if (destination.method === 'fullnat') {
+      if (service.specification.onePacket) throw new IpvsError('EINVAL', ONE_PACKET_FULLNAT);
+      if (this.#host.isLocal(address)) {
+        throw new IpvsError(
+          'EINVAL',
+          `${formatAddress(address)} is the director's own: its answers to a local address would not pass the director`,
+        );
+      }
+    }
     requireInteger('tunnel port', destination.tunnelPort, 0, 65535, 'EINVAL');
     if (destination.tunnelType === 'gue' && destination.tunnelPort === 0) {
       throw new IpvsError('EINVAL', 'a GUE tunnel needs a port');
@@ -436,6 +548,9 @@ export class ServiceTable {
     return !isUnspecified && !isLinkLocal && !formatAddress(address).startsWith('::ffff:');
   }
 }
+
+const ONE_PACKET_FULLNAT =
+  'one-packet scheduling forgets a connection before its answer, which FULLNAT has to translate';
 
 /** The key with its address in canonical text; EINVAL if it names no service that can be. */
 function canonicalKey(key: ServiceKey): ServiceKey {

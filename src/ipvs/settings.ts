@@ -38,6 +38,24 @@ export interface Settings {
   secure_tcp: number;
   /** 1: rates are estimated. */
   run_estimation: number;
+  /**
+   * 1: FULLNAT takes the timestamps out of a client's SYN: many clients share a local address, and a server would drop
+   * segments whose timestamps seem to run backwards. The switches `fullnat_…` have Alibaba LVS's names and defaults.
+   */
+  fullnat_timestamp_remove_entry: number;
+  /** 1: FULLNAT lowers the segment size that a server states by the length of TOA, so that it fits. */
+  fullnat_mss_adjust_entry: number;
+  /** 1: FULLNAT connections of services that ask for TOA get it. */
+  fullnat_toa_entry: number;
+  /** Ports of local addresses, 1..65535, both included. */
+  fullnat_lport_min: number;
+  fullnat_lport_max: number;
+  /** Most ports that are looked at for one new connection. */
+  fullnat_lport_tries: number;
+  /** Kind of the TOA option for IPv4 clients: 254 with Alibaba and DPVS. */
+  toa_kind: number;
+  /** The same for IPv6 clients: 254 with DPVS, 253 with Alibaba. */
+  toa_kind_v6: number;
   /** Seconds after which an unused entry of lblc, an unchanged set of lblcr is given up. */
   lblc_expiration: number;
   lblcr_expiration: number;
@@ -61,6 +79,14 @@ export const DEFAULT_SETTINGS: Readonly<Settings> = {
   amemthresh: 1024,
   secure_tcp: 0,
   run_estimation: 1,
+  fullnat_timestamp_remove_entry: 1,
+  fullnat_mss_adjust_entry: 1,
+  fullnat_toa_entry: 1,
+  fullnat_lport_min: 5000,
+  fullnat_lport_max: 65535,
+  fullnat_lport_tries: 10_000,
+  toa_kind: 254,
+  toa_kind_v6: 254,
   lblc_expiration: 24 * 60 * 60,
   lblcr_expiration: 24 * 60 * 60,
 };

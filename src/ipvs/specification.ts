@@ -30,7 +30,17 @@ export interface ServiceSpecification {
   persistenceEngine: string;
   /** One-packet scheduling: every datagram is scheduled anew (UDP). */
   onePacket: boolean;
+  /**
+   * Local addresses for FULLNAT, `10.0.0.50` or, with the interface that it is meant for, `10.0.0.50%eth1`. They should be
+   * the director's own and serve nothing else. Undefined: none; when a service is edited: those it has.
+   */
+  localAddresses?: readonly string[];
+  /** How servers behind FULLNAT learn the client's address. Default: `toa` for TCP, and `none` for anything else. */
+  clientAddress?: ClientAddress;
 }
+
+/** TOA is a TCP option, the PROXY protocol a header in front of the client's bytes (TCP only, both). */
+export type ClientAddress = 'none' | 'toa' | 'proxy-v1' | 'proxy-v2';
 
 export type ForwardingMethod = 'masq' | 'gate' | 'tunnel' | 'fullnat';
 export type TunnelType = 'ipip' | 'gue' | 'gre';
@@ -78,6 +88,19 @@ export interface ServiceStatus extends ServiceSpecification {
   statistics: Statistics;
   /** In the director's order: newest first. */
   destinations: DestinationStatus[];
+  /** What became of the local addresses, in their order; undefined without any. */
+  localAddressUse?: LocalAddressStatus[];
+}
+
+/** Counts are those of the address, which services may share. */
+export interface LocalAddressStatus {
+  address: string;
+  /** Empty if none was named. */
+  interfaceName: string;
+  /** Connections that have one of its ports. */
+  connections: number;
+  /** New connections for which it had no port left. */
+  refused: number;
 }
 
 export interface ConnectionStatus {
@@ -165,6 +188,13 @@ export interface VirtualServer {
   addDestination(service: ServiceKey, destination: DestinationSpecification): void;
   editDestination(service: ServiceKey, destination: DestinationSpecification): void;
   deleteDestination(service: ServiceKey, address: string, port: number): void;
+  /**
+   * Adds a local address for FULLNAT. ESRCH, EEXIST, EINVAL (not unicast, other family than the service), ENODEV.
+   * @param interfaceName the interface that it is meant for
+   */
+  addLocalAddress(service: ServiceKey, address: string, interfaceName?: string): void;
+  /** Connections that use it go on. ESRCH, ENOENT. */
+  deleteLocalAddress(service: ServiceKey, address: string): void;
   /** Zeroes the counters of one service and its destinations, or of all. */
   zero(service?: ServiceKey): void;
   /** All services, newest first. */

@@ -84,6 +84,14 @@ export class TableServer implements VirtualServer {
     this.table.deleteDestination(service, address, port);
   }
 
+  addLocalAddress(service: ServiceKey, address: string, interfaceName?: string): void {
+    this.table.addLocalAddress(service, address, interfaceName);
+  }
+
+  deleteLocalAddress(service: ServiceKey, address: string): void {
+    this.table.deleteLocalAddress(service, address);
+  }
+
   zero(service?: ServiceKey): void {
     if (service) this.table.require(service);
   }
