@@ -95,13 +95,19 @@ const MISSING = 'the command `ip` is missing: install it (Debian: apt-get instal
 /** Reads the state, waiting for it. @throws Error if iproute2 is missing */
 export function readHostStateSync(): HostState {
   try {
-    const batch = execFileSync('ip', ['-json', '-batch', '-'], { input: BATCH, encoding: 'utf8' });
+    const batch = execFileSync('ip', ['-json', '-batch', '-'], {
+      input: BATCH,
+      encoding: 'utf8',
+      stdio: 'pipe',
+    });
     const routes6 = execFileSync('ip', ['-json', '-6', 'route', 'show', 'table', 'main'], {
       encoding: 'utf8',
     });
     return parseHostState(batch, routes6);
   } catch (error) {
-    throw (error as NodeJS.ErrnoException).code === 'ENOENT' ? new Error(MISSING) : error;
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT') throw new Error(MISSING);
+    throw new Error(`reading the host's network by iproute2 failed: ${message.trim().split('\n').at(-1)}`);
   }
 }
 

@@ -73,6 +73,11 @@ function libbpf(): Functions {
   return loaded;
 }
 
+/** Loads the library. @throws Error that says what to install if it is missing */
+export function requireLibbpf(): void {
+  libbpf();
+}
+
 /** libbpf returns negative error numbers. */
 function checked(result: number, operation: string, advice = ''): number {
   if (result < 0) throw new SystemError(operation, -result, advice);
@@ -327,6 +332,8 @@ export class BpfLink {
 }
 
 const LOG_BYTES = 1 << 20;
+/** Error numbers of the library's own, all about files it cannot read, begin here. */
+const LIBBPF_ERRORS = 4000;
 
 /** An object file on its way into the kernel: open, set sizes and maps to reuse, load, take what is needed, close. */
 export class BpfObject {
@@ -350,7 +357,13 @@ export class BpfObject {
     options.view.setBigUint64(56, this.#log.pointer, true);
     options.view.setBigUint64(64, BigInt(LOG_BYTES), true);
     const handle = libbpf().openMemory(this.#bytes, this.#bytes.length, options.bytes) as bigint | null;
-    if (!handle) throw new SystemError(`opening the BPF object ${name}`, lastErrno());
+    if (!handle) {
+      const errno = lastErrno();
+      if (errno >= LIBBPF_ERRORS) {
+        throw new Error(`the BPF object ${name} is damaged: remove it and run \`npm run build:bpf\``);
+      }
+      throw new SystemError(`opening the BPF object ${name}`, errno);
+    }
     this.#handle = handle;
   }
 

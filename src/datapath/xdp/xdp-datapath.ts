@@ -16,7 +16,7 @@ import { formatAddress, parseAddress } from '../../wire/address.ts';
 import { Malformed } from '../../wire/malformed.ts';
 import { Packet } from '../../wire/packet.ts';
 import type { Datapath, DatapathStatus, StopOptions } from '../datapath.ts';
-import type { XdpMode } from '../ffi/libbpf.ts';
+import { requireLibbpf, type XdpMode } from '../ffi/libbpf.ts';
 import { driverName, receiveQueues, SystemError } from '../ffi/libc.ts';
 import { KernelNetwork } from '../kernel-network.ts';
 import { KernelClock } from './clock.ts';
@@ -79,6 +79,7 @@ export class XdpDatapath implements Datapath {
     if (options.interfaces.length === 0)
       throw new Error('the XDP data path needs an interface: --interface eth0');
     this.#options = options;
+    requireLibbpf();
     this.network = new KernelNetwork((bytes, start, end, index) =>
       this.#sockets?.transmit(bytes, start, end, index),
     );
@@ -388,7 +389,7 @@ export class XdpDatapath implements Datapath {
     const sockets = this.#sockets?.statistics();
     const modes = new Set(attached.map(({ mode }) => mode));
     const warnings: string[] = [];
-    if (running && hasPrivateMounts() && !fastPath.directory.startsWith('/sys/')) {
+    if (running && hasPrivateMounts()) {
       warnings.push(
         `${fastPath.directory} is seen by this process's mount namespace only, and may end with it`,
       );
