@@ -1,6 +1,6 @@
 /** A host's network interface: MAC, MTU, addresses, taps, and the cable to a segment. */
 import { inSubnet, type LocalAddress, Scope, sameAddress } from '../arp/local-addresses.ts';
-import { type Family, formatAddress } from '../wire/address.ts';
+import type { Family } from '../wire/address.ts';
 import { Ethernet } from '../wire/ethernet.ts';
 import type { Port, Segment } from './segment.ts';
 import type { Simulation } from './simulation.ts';
@@ -153,11 +153,6 @@ export class Interface {
   /** True if the address is one of this interface's. */
   has(address: Uint8Array): boolean {
     return this.addresses.some(each => sameAddress(each.address, address));
-  }
-
-  /** The addresses as text with prefix, for messages. */
-  describe(): string {
-    return this.addresses.map(each => `${formatAddress(each.address)}/${each.prefix}`).join(' ');
   }
 
   #show(direction: Direction, frame: Uint8Array): void {
