@@ -7,6 +7,7 @@ import type { Packet } from '../wire/packet.ts';
 import { CONNECTION_BYTES, ConnectionField, ConnectionFlag } from './connections.ts';
 import { DESTINATION_BYTES, DestinationField } from './destinations.ts';
 import type { Lifecycle } from './lifecycle.ts';
+import type { LocalAddresses } from './local-addresses.ts';
 import type { PlanChange } from './plan.ts';
 import { SCHEDULERS } from './schedulers/registry.ts';
 import { SCTP_STATE_NAMES } from './sctp-states.ts';
@@ -21,6 +22,7 @@ import {
   ServiceTable,
   type ServiceTableListener,
 } from './service-table.ts';
+import type { Settings } from './settings.ts';
 import type {
   ConnectionStatus,
   DestinationSpecification,
@@ -47,6 +49,9 @@ export class Administration implements VirtualServer {
   readonly #lifecycle: Lifecycle;
   readonly #pool: ServerPool;
   readonly #index: ServiceIndex;
+  readonly #settings: Settings;
+  readonly #locals: LocalAddresses;
+  #serversWent = false;
   readonly #table: ServiceTable;
   readonly #tallies = new Map<Service, Tally>();
   readonly #total = new Tally();
@@ -55,8 +60,17 @@ export class Administration implements VirtualServer {
   /**
    * @param tableSize buckets that listings state (`size=`)
    */
-  constructor(lifecycle: Lifecycle, index: ServiceIndex, host: HostAddresses, tableSize: number) {
+  constructor(
+    lifecycle: Lifecycle,
+    index: ServiceIndex,
+    host: HostAddresses,
+    settings: Settings,
+    tableSize: number,
+    locals: LocalAddresses,
+  ) {
     this.tableSize = tableSize;
+    this.#settings = settings;
+    this.#locals = locals;
     this.#lifecycle = lifecycle;
     this.#pool = lifecycle.pool;
     this.#index = index;
@@ -65,6 +79,13 @@ export class Administration implements VirtualServer {
       host,
       listener: this.#listener(),
     });
+  }
+
+  /** Ends the connections of servers deleted since the last call, where `expire_nodest_conn` asks for it. */
+  expireConnections(tick: number): void {
+    if (!this.#serversWent) return;
+    this.#serversWent = false;
+    this.#lifecycle.expireWithoutServer(tick);
   }
 
   /** Takes a sample of all rates; to be called every `ESTIMATION_PERIOD`. */
@@ -145,8 +166,11 @@ export class Administration implements VirtualServer {
         this.#tallies.delete(service);
         this.onChange();
       },
+      localAddressesChanged: () => this.onChange(),
       destinationAdded: destination => {
         this.#pool.add(destination);
+        // One that comes back brings its counters, which the service kept for it.
+        this.#tallyOf(destination.service).subtract(this.#pool.counters, destination.index * COUNTER_STRIDE);
         if (isTranslated(destination)) this.translated++;
         this.#compile(destination.service, 'add');
         this.onChange();
@@ -161,6 +185,7 @@ export class Administration implements VirtualServer {
         const { index, service } = destination;
         this.#tallyOf(service).add(this.#pool.counters, index * COUNTER_STRIDE);
         this.#pool.remove(destination, this.now);
+        if (this.#settings.expire_nodest_conn) this.#serversWent = true;
         if (!last) this.#compile(service, 'delete');
         this.onChange();
       },
@@ -207,6 +232,14 @@ export class Administration implements VirtualServer {
     this.#table.deleteDestination(service, address, port);
   }
 
+  addLocalAddress(service: ServiceKey, address: string, interfaceName?: string): void {
+    this.#table.addLocalAddress(service, address, interfaceName);
+  }
+
+  deleteLocalAddress(service: ServiceKey, address: string): void {
+    this.#table.deleteLocalAddress(service, address);
+  }
+
   startSyncDaemon(daemon: SyncDaemon): void {
     this.#table.startSyncDaemon(daemon);
   }
@@ -231,11 +264,19 @@ export class Administration implements VirtualServer {
 
   zero(key?: ServiceKey): void {
     const services = key === undefined ? this.#table.services() : [this.#table.require(key)];
-    for (const service of services) {
-      for (const { index } of service.destinations) this.#pool.zero(index);
-      this.#tallyOf(service).zero();
-    }
+    const total = this.#totalCounters();
+    for (const service of services) this.#zeroService(service);
+    // What services forget, the whole director still counts.
+    this.#total.adjust(this.#totalCounters(), total);
     if (key === undefined) this.#total.zero();
+  }
+
+  #zeroService(service: Service): void {
+    const tally = this.#tallyOf(service);
+    const counters = this.#countersOf(service).slice();
+    for (const { index } of service.destinations) this.#pool.zero(index);
+    tally.adjust(this.#countersOf(service), counters);
+    tally.zero();
   }
 
   services(): ServiceStatus[] {
@@ -254,6 +295,7 @@ export class Administration implements VirtualServer {
 
   readonly #counterSource: CounterSource = {
     ofService: service => this.#tallyOf(service).statistics(this.#countersOf(service)),
+    ofLocalAddresses: service => this.#locals.status(service.localAddresses),
     ofDestination: ({ index }): DestinationCounters => ({
       activeConnections: this.#pool.table.active(index),
       inactiveConnections: this.#pool.table.inactive(index),
@@ -287,7 +329,7 @@ export class Administration implements VirtualServer {
     return {
       protocol,
       state: stateName(protocol, connections.state(slot), template),
-      expiresIn: Math.floor(((connections.expires(slot) - tick) >>> 0) / connections.hz),
+      expiresIn: Math.floor(connections.remaining(slot, tick) / connections.hz),
       client: formatAddress(connections.bytes, at + ConnectionField.client, length),
       clientPort: swap(ports & 0xffff),
       virtual: formatAddress(connections.bytes, at + ConnectionField.virtual, length),

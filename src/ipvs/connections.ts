@@ -182,7 +182,19 @@ export const Extension = {
   flags: 11,
   /** The client's initial sequence number. */
   clientSequence: 12,
+  /** FULLNAT: which of `LocalAddresses`' pools the local port is from. */
+  portPool: 13,
+  /** FULLNAT: bytes of the PROXY header, 0 without one. */
+  proxyLength: 14,
 } as const;
+
+/**
+ * What an index takes the second bucket (from bit 3 on) and the tag (the top eight bits) from. The upper half is folded
+ * in first: keys that share their first bucket have the low bits of the hash in common and must differ in this.
+ */
+function secondHash(hash: number): number {
+  return Math.imul(hash ^ (hash >>> 16), 0x9e3779b1);
+}
 
 /** The memory a table works on. */
 export interface ConnectionMemory {
@@ -288,7 +300,7 @@ export class ConnectionTable {
     const hash = hashKey(key, this.seed);
     const index = this.#index;
     const entries = index.entries;
-    const second = Math.imul(hash, 0x9e3779b1);
+    const second = secondHash(hash);
     const tag = second >>> 24;
     let base = (hash & index.mask) << 3;
     for (let pass = 0; pass < 2; pass++) {
@@ -328,7 +340,7 @@ export class ConnectionTable {
   findReply(key: ConnectionKey, tick: number): number {
     const { entries, mask } = this.#replies;
     const hash = hashKey(key, this.seed);
-    const second = Math.imul(hash, 0x9e3779b1);
+    const second = secondHash(hash);
     const tag = second >>> 24;
     let base = (hash & mask) << 3;
     for (let pass = 0; pass < 2; pass++) {
@@ -500,6 +512,12 @@ export class ConnectionTable {
     return this.words[slot * WORDS + 1] as number;
   }
 
+  /** Ticks until it expires, 0 if it has. */
+  remaining(slot: number, tick: number): number {
+    const left = (this.expires(slot) - tick) >>> 0;
+    return left > 0xffffffff - EXPIRED_WINDOW ? 0 : left;
+  }
+
   setExpires(slot: number, tick: number): void {
     this.words[slot * WORDS + 1] = tick;
   }
@@ -589,7 +607,7 @@ class SlotIndex {
   }
 
   #secondBucket(hash: number): number {
-    return ((Math.imul(hash, 0x9e3779b1) >>> 3) & this.mask) << 3;
+    return ((secondHash(hash) >>> 3) & this.mask) << 3;
   }
 
   /** Free place in the bucket, or -1. */
@@ -599,7 +617,7 @@ class SlotIndex {
   }
 
   insert(hash: number, slot: number): boolean {
-    const entry = (Math.imul(hash, 0x9e3779b1) & 0xff000000) | (slot + 1);
+    const entry = (secondHash(hash) & 0xff000000) | (slot + 1);
     const first = this.#firstBucket(hash);
     const second = this.#secondBucket(hash);
     let at = this.#hole(first);

@@ -11,6 +11,7 @@ import { Administration } from './administration.ts';
 import { ConnectionFlag, ConnectionKey, ConnectionTable } from './connections.ts';
 import { DestinationFlag, DestinationTable, Forwarding } from './destinations.ts';
 import { DROP_NAMES, Drop } from './drops.ts';
+import { Fullnat } from './forwarding/fullnat.ts';
 import { forwardGate } from './forwarding/gate.ts';
 import { forwardMasq, returnMasq, translateReply } from './forwarding/masq.ts';
 import { forwardTunnel } from './forwarding/tunnel.ts';
@@ -18,6 +19,7 @@ import { DELIVER_LOCALLY, type Outcome, Way } from './forwarding/way.ts';
 import { Fragments, Reassembly } from './fragments.ts';
 import { IcmpErrors } from './icmp-errors.ts';
 import { Lifecycle } from './lifecycle.ts';
+import { LocalAddresses } from './local-addresses.ts';
 import { MarkRules } from './mark-rules.ts';
 import type { Network } from './network.ts';
 import { Related } from './related.ts';
@@ -81,9 +83,12 @@ export class Director {
   marks: MarkRules;
   /** Packets dropped, by `Drop`. */
   readonly drops = new Float64Array(DROP_NAMES.length);
+  /** What FULLNAT did beyond forwarding: `fullnat.counts`. */
+  readonly fullnat: Fullnat;
   readonly #network: Network;
   readonly #errors: IcmpErrors;
   readonly #way: Way;
+  readonly #locals: LocalAddresses;
   readonly #lifecycle: Lifecycle;
   readonly #selector: Selector;
   readonly #scheduling: Scheduling;
@@ -111,13 +116,30 @@ export class Director {
       random: options.random ?? (() => 0),
       localityExpiration: this.settings.lblc_expiration * 1000,
     });
-    this.#scheduling = new Scheduling(this.#lifecycle, this.#selector, this.settings);
     this.#errors = new IcmpErrors(this.#network);
     this.#way = new Way(this.#network, this.#errors, this.pool, options.random?.() ?? 0);
+    const random = options.random ?? (() => 0);
+    this.#locals = new LocalAddresses(
+      this.connections,
+      this.destinations,
+      this.#lifecycle.timeouts,
+      this.settings,
+      random,
+    );
+    this.fullnat = new Fullnat({
+      way: this.#way,
+      connections: this.connections,
+      locals: this.#locals,
+      settings: this.settings,
+      random,
+    });
+    this.#lifecycle.onRelease = (slot, tick) => this.#locals.release(slot, tick);
+    this.#scheduling = new Scheduling(this.#lifecycle, this.#selector, this.settings, this.fullnat);
     this.#fragments = new Fragments(options.fragmentMemory);
     this.#related = new Related({
       connections: this.connections,
       way: this.#way,
+      fullnat: this.fullnat,
       forward: (slot, packet, destination) => this.#transmit(slot, packet, destination),
       schedule: (request, now, tick) => this.#scheduleRelated(request, now, tick),
     });
@@ -125,7 +147,9 @@ export class Director {
       this.#lifecycle,
       this.#index,
       options.host,
+      this.settings,
       options.tableSize ?? DEFAULT_TABLE_SIZE,
+      this.#locals,
     );
   }
 
@@ -293,7 +317,10 @@ export class Director {
 
   /** Server to client. What cannot be sent on is neither counted nor moves the connection, as if it never came by. */
   #return(slot: number, packet: Packet, tick: number): Verdict {
-    const outcome = returnMasq(this.#way, packet, this.connections, slot);
+    const isFullnat = (this.connections.flags(slot) & ConnectionFlag.forwarding) === Forwarding.fullnat;
+    const outcome = isFullnat
+      ? this.fullnat.reply(packet, slot)
+      : returnMasq(this.#way, packet, this.connections, slot);
     if (outcome === Drop.none || outcome === DELIVER_LOCALLY) {
       this.#countReply(slot, packet.networkEnd - packet.network);
       this.#advance(slot, TcpDirection.out, packet, tick);
@@ -336,6 +363,8 @@ export class Director {
         return forwardGate(this.#way, packet, destination);
       case Forwarding.masq:
         return forwardMasq(this.#way, packet, this.connections, slot, destination);
+      case Forwarding.fullnat:
+        return this.fullnat.forward(packet, slot, destination);
       case Forwarding.tunnel:
         return forwardTunnel(this.#way, packet, destination, this.settings.pmtu_disc !== 0);
       default:
@@ -369,6 +398,8 @@ export class Director {
     if (slot >= 0) return this.#forward(slot, packet, tick);
     if (slot === Refused.ignored) return Verdict.pass;
     if (slot === Refused.dropped) return this.#drop(Drop.tableFull);
+    if (slot === Refused.noLocalPort) return this.#drop(Drop.noLocalPort);
+    if (slot === Refused.noLocalAddress) return this.#drop(Drop.noLocalAddress);
     return this.#leave(service, packet);
   }
 
@@ -415,12 +446,17 @@ export class Director {
    */
   expire(now: number, limit?: number): void {
     this.administration.now = now;
-    this.#lifecycle.sweep(this.connections.tick(now), limit);
+    const tick = this.connections.tick(now);
+    this.administration.expireConnections(tick);
+    this.#lifecycle.sweep(tick, limit);
+    this.#locals.sweep(tick);
     this.pool.sweep(now);
     this.#expireFragments(now);
-    if (now < this.#nextEstimate || this.settings.run_estimation === 0) return;
-    this.administration.estimate();
-    this.#nextEstimate = now + ESTIMATION_PERIOD * 1000;
+    if (now < this.#nextEstimate) return;
+    if (this.settings.run_estimation) this.administration.estimate();
+    // In step with the clock, unless that was left behind.
+    const period = ESTIMATION_PERIOD * 1000;
+    this.#nextEstimate += period * (1 + Math.floor((now - this.#nextEstimate) / period));
   }
 
   /** Who sent a datagram of which only a part came learns it, if the director is where it was to end (RFC 1122 3.3.2). */

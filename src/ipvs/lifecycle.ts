@@ -34,7 +34,7 @@ export class Lifecycle {
   #evictionHand = 0;
   #sweepHand = 0;
   /** Called with a slot just before it is freed. */
-  onRelease: (slot: number) => void = () => {};
+  onRelease: (slot: number, tick: number) => void = () => {};
 
   constructor(connections: ConnectionTable, pool: ServerPool, timeouts: TimeoutTable) {
     this.connections = connections;
@@ -138,15 +138,31 @@ export class Lifecycle {
       return;
     }
     const controller = this.controllerOf(slot);
-    this.#release(slot);
+    this.#release(slot, tick);
     if (!withController || controller < 0 || this.controlled(controller) > 0) return;
     const template = (connections.flags(controller) & ConnectionFlag.template) !== 0;
-    if (!template || connections.state(controller) !== TemplateState.assured) this.#release(controller);
+    if (!template || connections.state(controller) !== TemplateState.assured) this.#release(controller, tick);
   }
 
-  #release(slot: number): void {
+  /**
+   * Ends all connections whose server was deleted, and the templates that controlled nothing else
+   * (ip_vs_expire_nodest_conn_flush): what `expire_nodest_conn` does when a server goes.
+   */
+  expireWithoutServer(tick: number): void {
     const { connections } = this;
-    this.onRelease(slot);
+    for (let slot = 0; slot < connections.highWater; slot++) {
+      if (!connections.isUsed(slot) || this.controlled(slot) > 0) continue;
+      const destination = connections.destination(slot);
+      if (destination < 0 || this.pool.table.flags(destination) & DestinationFlag.available) continue;
+      const controller = this.controllerOf(slot);
+      this.#release(slot, tick);
+      if (controller >= 0 && this.controlled(controller) === 0) this.expire(controller, tick);
+    }
+  }
+
+  #release(slot: number, tick: number): void {
+    const { connections } = this;
+    this.onRelease(slot, tick);
     const controller = this.controllerOf(slot);
     if (controller >= 0) this.#uncontrol(controller);
     this.#controlledBy.delete(slot);
@@ -190,7 +206,7 @@ export class Lifecycle {
       if (!connections.isUsed(slot)) continue;
       const evictable = connections.hasExpired(slot, tick) || this.#isHalfOpen(slot);
       if (!evictable || this.controlled(slot) > 0) continue;
-      this.#release(slot);
+      this.#release(slot, tick);
       this.evictions++;
       return true;
     }

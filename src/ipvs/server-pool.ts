@@ -15,7 +15,7 @@ import {
 } from './destinations.ts';
 import type { Network, NextHop } from './network.ts';
 import { PathMtus } from './path-mtus.ts';
-import type { Destination, Service } from './service-table.ts';
+import type { Destination } from './service-table.ts';
 import { type ForwardingMethod, IpvsError, type TunnelChecksum } from './specification.ts';
 import { COUNTER_STRIDE, Tally } from './statistics.ts';
 
@@ -34,12 +34,13 @@ const TUNNEL_FLAGS: Readonly<Record<TunnelChecksum, number>> = {
 
 /** Milliseconds a deleted server without connections is remembered with its counters (IP_VS_DEST_TRASH_PERIOD). */
 const TRASH_PERIOD = 120_000;
+/** Milliseconds between two looks at them. */
+const TRASH_CHECK = 60_000;
 
 interface Trashed {
   index: number;
-  /** Undefined: a predecessor's. */
-  service: Service | undefined;
-  deletedAt: number;
+  /** When a check first found that nothing refers to it, milliseconds. */
+  idleSince: number | undefined;
 }
 
 export class ServerPool {
@@ -59,6 +60,7 @@ export class ServerPool {
   readonly #tallies: (Tally | undefined)[] = [];
   readonly #network: Network;
   readonly #trash = new Map<string, Trashed>();
+  #nextTrashCheck = 0;
   /** How many records have an address. */
   readonly #addresses = new Map<string, number>();
 
@@ -78,14 +80,14 @@ export class ServerPool {
     if (trashed) {
       this.#trash.delete(key);
       destination.index = trashed.index;
-      if (trashed.service !== destination.service) this.zero(destination.index);
+      if (this.owners[trashed.index]?.service !== destination.service) this.zero(trashed.index);
     } else {
       destination.index = this.table.allocate();
       if (destination.index < 0) {
         throw new IpvsError('ENOMEM', `no room for more than ${this.table.capacity} destinations`);
       }
       this.#tallies[destination.index] = new Tally();
-      this.zero(destination.index);
+      this.counters.fill(0, destination.index * COUNTER_STRIDE, (destination.index + 1) * COUNTER_STRIDE);
     }
     if (!this.owners[destination.index]) this.#countAddress(destination.address, 1);
     this.owners[destination.index] = destination;
@@ -120,12 +122,8 @@ export class ServerPool {
   /** Takes a destination out of its service; its record stays while connections refer to it. */
   remove(destination: Destination, now: number): void {
     this.table.setFlag(destination.index, DestinationFlag.available, false);
-    this.table.setFlag(destination.index, DestinationFlag.overloaded, false);
-    this.#trash.set(trashKey(destination), {
-      index: destination.index,
-      service: destination.service,
-      deletedAt: now,
-    });
+    if (this.#trash.size === 0) this.#nextTrashCheck = now + TRASH_CHECK;
+    this.#trash.set(trashKey(destination), { index: destination.index, idleSince: undefined });
   }
 
   /**
@@ -134,15 +132,19 @@ export class ServerPool {
    * @param service `serviceKeyText` of the service it belonged to
    */
   adopt(index: number, service: string, address: string, port: number, now: number): void {
-    this.#trash.set(`${service} ${address} ${port}`, { index, service: undefined, deletedAt: now });
+    this.#trash.set(`${service} ${address} ${port}`, { index, idleSince: now });
   }
 
-  /** Frees the records of deleted servers that nothing refers to any more. */
+  /** Every minute, frees the records of deleted servers that nothing has referred to for two (ip_vs_dest_trash_expire). */
   sweep(now: number): void {
     this.pathMtus.sweep(now);
+    if (this.#trash.size === 0 || now < this.#nextTrashCheck) return;
+    this.#nextTrashCheck = now + TRASH_CHECK;
     for (const [key, trashed] of this.#trash) {
       const { index } = trashed;
-      if (this.references(index) > 0 || now - trashed.deletedAt < TRASH_PERIOD) continue;
+      if (this.references(index) > 0) continue;
+      trashed.idleSince ??= now;
+      if (now - trashed.idleSince < TRASH_PERIOD) continue;
       this.#trash.delete(key);
       const owner = this.owners[index];
       if (owner) this.#countAddress(owner.address, -1);
@@ -215,8 +217,7 @@ export class ServerPool {
   }
 
   zero(index: number): void {
-    this.counters.fill(0, index * COUNTER_STRIDE, (index + 1) * COUNTER_STRIDE);
-    this.#tallies[index]?.zero();
+    this.tally(index).zero(this.counters, index * COUNTER_STRIDE);
   }
 
   /** The rates of a destination. */

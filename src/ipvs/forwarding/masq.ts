@@ -20,14 +20,23 @@ export function forwardMasq(
   const address = (destination * DESTINATION_BYTES + DestinationField.address) >>> 2;
   const port = connections.destinationPortRaw(slot);
   if (!hop) {
-    if (way.failure === DELIVER_LOCALLY) translate(packet, End.destination, words, address, port);
-    return way.failure;
+    if (way.failure !== DELIVER_LOCALLY) return way.failure;
+    if (isLoopback(packet.family, words, address)) return Drop.loopbackServer;
+    translate(packet, End.destination, words, address, port);
+    return DELIVER_LOCALLY;
   }
   if (!way.passTtl(packet)) return Drop.ttlExpired;
   if (!way.passSize(packet, way.mtu)) return Drop.tooBig;
   translate(packet, End.destination, words, address, port);
   way.sendTo(packet, destination, hop);
   return Drop.none;
+}
+
+/** 127.0.0.0/8 or ::1, as raw words. */
+function isLoopback(family: number, words: Int32Array, at: number): boolean {
+  if (family === 4) return ((words[at] as number) & 0xff) === 127;
+  const isZero = words[at] === 0 && words[at + 1] === 0 && words[at + 2] === 0;
+  return isZero && words[at + 3] === 0x01000000;
 }
 
 /** Puts the VIP in the place of the server that a reply of this connection comes from. */
