@@ -55,7 +55,7 @@ static __always_inline struct connection *find_connection(const struct control *
 							  __u8 protocol, __u32 flags, __u32 now)
 {
 	__u32 hash = hash_key(key, protocol, flags, control->seed);
-	__u32 second = hash * 0x9e3779b1;
+	__u32 second = (hash ^ (hash >> 16)) * 0x9e3779b1;
 	struct connection *found;
 
 	found = find_in_bucket(hash & control->bucket_mask, second >> 24, key, protocol, flags, now);
