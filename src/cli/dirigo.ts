@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { addDown } from './down.ts';
 import { ipvsadm } from './ipvsadm.ts';
+import { addReplay } from './replay.ts';
 import { addSession } from './session.ts';
 import { addStatus } from './status.ts';
 import { addUp } from './up.ts';
@@ -24,6 +25,7 @@ addSession(program);
 addUp(program);
 addDown(program);
 addStatus(program);
+addReplay(program);
 program
   .command('ipvsadm')
   .summary('configure and list the virtual server (as the command ipvsadm)')

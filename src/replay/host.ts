@@ -178,6 +178,13 @@ export class ReplayHost implements Network, HostAddresses {
     return route && !route.gateway ? route.interfaceIndex : 0;
   }
 
+  /** Who is next on the way to an address: the address itself on its own networks, or the router. */
+  neighbourToward(address: Uint8Array): { interfaceIndex: number; address: Uint8Array } | undefined {
+    const route = this.#routes.find(address, 0, address.length === 4 ? 4 : 6);
+    if (!route || route.interfaceIndex === 0) return undefined;
+    return { interfaceIndex: route.interfaceIndex, address: route.gateway ?? address };
+  }
+
   /** Forgets the ways it found; to be called when something about them changed. */
   changed(): void {
     this.#hops = new Map();
