@@ -11,6 +11,7 @@ import { Administration } from './administration.ts';
 import { ConnectionFlag, ConnectionKey, ConnectionTable } from './connections.ts';
 import { DestinationFlag, DestinationTable, Forwarding } from './destinations.ts';
 import { DROP_NAMES, Drop } from './drops.ts';
+import type { FragmentSizes } from './forwarding/fragmenter.ts';
 import { Fullnat } from './forwarding/fullnat.ts';
 import { forwardGate } from './forwarding/gate.ts';
 import { forwardMasq, returnMasq, translateReply } from './forwarding/masq.ts';
@@ -163,7 +164,8 @@ export class Director {
   process(packet: Packet, interfaceIndex: number, now: number, routedOn = false): Verdict {
     this.administration.now = now;
     if (!this.#isOnDuty(packet)) return Verdict.pass;
-    if (packet.isFragment) return this.#reassemble(packet, interfaceIndex, now, routedOn);
+    if (packet.isFragment || packet.fragmentHeader >= 0)
+      return this.#reassemble(packet, interfaceIndex, now, routedOn);
     return this.#direct(packet, interfaceIndex, now, routedOn);
   }
 
@@ -172,9 +174,15 @@ export class Director {
     return this.#fragments.whole;
   }
 
+  /** How it came. A host that routes it on sends it on so. */
+  get wholeCame(): FragmentSizes {
+    return this.#fragments.sizes;
+  }
+
   /** Keeps a fragment until all of its datagram is there, which then goes its way and leaves in fragments again. */
   #reassemble(packet: Packet, interfaceIndex: number, now: number, routedOn: boolean): Verdict {
-    if (!this.#mayConcern(packet)) return Verdict.pass;
+    // Fragments that are routed on are gathered in any case: a reply may be among them.
+    if (!routedOn && !this.#mayConcern(packet)) return Verdict.pass;
     const fragments = this.#fragments;
     const reassembly = fragments.add(packet, now);
     this.drops[Drop.fragmentMemory] = fragments.evicted;

@@ -56,6 +56,8 @@ interface Assembly {
   total: number;
   /** The frame that carried the first fragment, from the Ethernet header to the end of the packet. */
   first: Uint8Array | undefined;
+  /** The headers in front of the data, the fewest of all fragments but the first. */
+  headers: number;
   /** The largest fragment, and the largest with DF, bytes of IP packet. */
   largest: number;
   largestWithDontFragment: number;
@@ -68,7 +70,7 @@ export class Fragments {
   /** The datagram that `add` completed last. */
   readonly whole = new Packet();
   /** How it came. */
-  sizes: FragmentSizes = { family: 4, largest: 0, rest: [] };
+  sizes: FragmentSizes = { family: 4, largest: 0, headers: 0, rest: [] };
   /** Datagrams given up because others needed the memory. */
   evicted = 0;
   readonly #limit: number;
@@ -91,8 +93,12 @@ export class Fragments {
     return this.#memory;
   }
 
-  /** Takes a fragment (`packet.isFragment`) in; keeps a copy of what it needs. */
+  /**
+   * Takes a fragment in; keeps a copy of what it needs. A datagram that is no fragment but has the header of one is
+   * complete by itself, whatever else has its identification (RFC 6946).
+   */
   add(packet: Packet, now: number): Reassembly {
+    if (!packet.isFragment) return this.#addAlone(packet, now);
     const key = keyOf(packet);
     let assembly = this.#assemblies.get(key);
     if (!assembly) {
@@ -110,6 +116,14 @@ export class Fragments {
     }
     this.#makeRoom(assembly);
     return Reassembly.waiting;
+  }
+
+  #addAlone(packet: Packet, now: number): Reassembly {
+    const alone = start(packet, '', now);
+    const inserted = this.#insert(alone, packet);
+    this.#memory -= alone.memory;
+    if (!inserted || !alone.first) return Reassembly.refused;
+    return this.#finish(alone, alone.first) ? Reassembly.complete : Reassembly.refused;
   }
 
   /** False if the datagram cannot become whole with this fragment. A repeated fragment is ignored. */
@@ -135,6 +149,7 @@ export class Fragments {
     if (!packet.moreFragments) assembly.total = end;
     assembly.received += end - offset;
     if (offset === 0) assembly.first = packet.bytes.slice(packet.start, packet.networkEnd);
+    else assembly.headers = Math.min(assembly.headers, data - packet.network);
     const size = packet.networkEnd - packet.network;
     assembly.largest = Math.max(assembly.largest, size);
     assembly.codepoints |= 1 << (classOf(packet) & 3);
@@ -194,6 +209,7 @@ export class Fragments {
     this.sizes = {
       family: assembly.family,
       largest: assembly.largest,
+      headers: assembly.headers,
       rest: assembly.pieces.slice(1).map(piece => piece.data.length),
     };
     return whole.parse(HEADROOM, end - HEADROOM) === Malformed.none;
@@ -235,6 +251,7 @@ function start(packet: Packet, key: string, now: number): Assembly {
     received: 0,
     total: -1,
     first: undefined,
+    headers: LARGEST_PAYLOAD,
     largest: 0,
     largestWithDontFragment: 0,
     codepoints: 0,

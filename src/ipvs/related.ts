@@ -146,8 +146,10 @@ export class Related {
     const connections = this.#connections;
     const { pool } = this.#way;
     const destination = connections.destination(slot);
-    if (packet.family === 4 && !isChecksumRight(packet)) return Drop.malformed;
     if (destination < 0) return DELIVER_LOCALLY;
+    // What is passed on as it is keeps a wrong checksum; what is rewritten would get a right one.
+    const translated = this.#isMasq(slot) || this.#isFullnat(slot);
+    if (translated && !isChecksumRight(packet)) return Drop.malformed;
     if (pool.table.flags(destination) & DestinationFlag.available) {
       count(pool.counters, destination, Counter.inPackets, Counter.inBytes, lengthOf(packet));
     }

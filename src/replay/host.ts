@@ -294,7 +294,11 @@ export class ReplayHost implements Network, HostAddresses {
     if (!this.forwarding[packet.family] || !isUnicast(packet)) return;
     const verdict = director.process(packet, on.index, now, true);
     if (verdict === Verdict.pass) this.#route(packet);
-    else if (verdict === Verdict.passWhole) this.#route(director.whole);
+    else if (verdict === Verdict.passWhole) {
+      this.#way.came = director.wholeCame;
+      this.#route(director.whole);
+      this.#way.came = undefined;
+    }
   }
 
   /** A source that is the host's own, a group, or nobody never comes from a wire (ip_route_input_slow). */

@@ -35,6 +35,8 @@ export interface FragmentSizes {
   family: Family;
   /** The largest fragment, bytes of IP packet. */
   largest: number;
+  /** The headers in front of the data of a fragment, bytes; the fewest of all fragments but the first. */
+  headers: number;
   /** Data bytes of all fragments but the first, in order. */
   rest: readonly number[];
 }
@@ -58,7 +60,9 @@ export class Fragmenter {
    */
   send(packet: Packet, hop: NextHop, mtu: number, came: FragmentSizes | undefined): void {
     const same = came !== undefined && came.family === packet.family;
-    if (!same && packet.networkEnd - packet.network <= mtu) {
+    const size = packet.networkEnd - packet.network;
+    // Without its fragment header an IPv6 datagram may be no longer than its first fragment was.
+    if (size <= mtu && !(same && size > came.largest)) {
       this.#network.transmit(packet.bytes, packet.start, packet.networkEnd, hop);
       return;
     }
@@ -80,9 +84,10 @@ export class Fragmenter {
     const more = field & IPV4_MORE_FRAGMENTS;
     // A datagram that came in fragments with DF leaves in such.
     const dontFragment = came ? field & IPV4_DONT_FRAGMENT : 0;
-    const fits = came !== undefined && keepsSizes(networkEnd - data, limit - headerLength, came.rest);
+    const fits = keepsSizes(networkEnd - data, headerLength, limit - headerLength, came);
     let offset = field & IPV4_OFFSET_MASK;
-    let piece = fits ? networkEnd - data - sum(came.rest) : space;
+    const rest = came?.rest ?? [];
+    let piece = fits ? networkEnd - data - sum(rest) : space;
     for (let at = data, count = 0; at < networkEnd; count++) {
       const length = Math.min(piece, networkEnd - at);
       const last = at + length === networkEnd;
@@ -99,7 +104,7 @@ export class Fragmenter {
       this.#network.transmit(this.#bytes, HEADROOM, header + headerLength + length, hop);
       offset += length >>> 3;
       at += length;
-      if (fits) piece = came.rest[count] ?? space;
+      if (fits) piece = rest[count] ?? space;
     }
   }
 
@@ -113,8 +118,10 @@ export class Fragmenter {
     const fragment = HEADROOM + (data - start);
     const next = view.getUint8(nextAt);
     const identification = this.#identification++ >>> 0;
-    const fits = came !== undefined && keepsSizes(networkEnd - data, room, came.rest);
-    let piece = fits ? networkEnd - data - sum(came.rest) : space;
+    const headers = data - network + IPV6_FRAGMENT_HEADER;
+    const fits = keepsSizes(networkEnd - data, headers, room, came);
+    const rest = came?.rest ?? [];
+    let piece = fits ? networkEnd - data - sum(rest) : space;
     this.#bytes.set(bytes.subarray(start, data), HEADROOM);
     this.#view.setUint8(HEADROOM + (nextAt - start), Protocol.fragment);
     for (let at = data, count = 0; at < networkEnd; count++) {
@@ -129,15 +136,27 @@ export class Fragmenter {
       this.#bytes.set(bytes.subarray(at, at + length), body);
       this.#network.transmit(this.#bytes, HEADROOM, body + length, hop);
       at += length;
-      if (fits) piece = came.rest[count] ?? space;
+      if (fits) piece = rest[count] ?? space;
     }
   }
 }
 
-/** True if fragments of these sizes fit; the first has what the others leave, a tunnel's headers included. */
-function keepsSizes(length: number, room: number, rest: readonly number[]): boolean {
-  const first = length - sum(rest);
-  return first > 0 && first <= room && (first & 7) === 0 && rest.every(size => size <= room);
+/**
+ * True if the fragments can have the sizes they came with; the first has what the others leave, a tunnel's headers
+ * included. Linux does so where the new headers fit into the place of the old ones.
+ * @param length bytes to divide
+ * @param headers bytes in front of each piece
+ * @param room bytes a piece may have
+ */
+function keepsSizes(
+  length: number,
+  headers: number,
+  room: number,
+  came: FragmentSizes | undefined,
+): came is FragmentSizes {
+  if (!came || headers > came.headers) return false;
+  const first = length - sum(came.rest);
+  return first > 0 && first <= room && (first & 7) === 0 && came.rest.every(size => size <= room);
 }
 
 function sum(sizes: readonly number[]): number {
