@@ -3,7 +3,7 @@
  * namespace) tells a live daemon from one that was killed and left its socket behind.
  */
 import { lstatSync, mkdirSync, rmSync } from 'node:fs';
-import { connect, createServer, type Server } from 'node:net';
+import { createServer, type Server } from 'node:net';
 import { dirname, resolve } from 'node:path';
 import { request } from './request.ts';
 
@@ -15,16 +15,6 @@ export interface SocketLock {
 /** The lock's name in the abstract namespace. */
 function lockName(path: string): string {
   return `\0dirigo ${resolve(path)}`;
-}
-
-/** True while a daemon holds the lock of this socket: from before it listens until its data path has stopped. */
-export function isLocked(path: string): Promise<boolean> {
-  return new Promise(resolve => {
-    const probe = connect(lockName(path));
-    probe.on('connect', () => resolve(true));
-    probe.on('error', () => resolve(false));
-    probe.resume();
-  });
 }
 
 /**
