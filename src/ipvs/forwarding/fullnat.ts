@@ -236,7 +236,8 @@ export class Fullnat {
       hash = sipHash13(hash ^ (extension[local + word] as number), this.#secret);
       hash = sipHash13(hash ^ (words[server + word] as number), this.#secret);
     }
-    return (hash + ((this.#now * SEQUENCES_PER_MILLISECOND) % 0x1_0000_0000)) | 0;
+    // Cut first: the product of a whole clock would lose its last digits.
+    return (hash + (this.#now % 0x1_0000_0000) * SEQUENCES_PER_MILLISECOND) | 0;
   }
 
   /** Client to server. */
