@@ -113,7 +113,7 @@ function isSetting(name: string): name is keyof Settings {
 
 /** True for lines such as `tcp to 10.0.0.3 port 80-443 mark 1`. */
 function isMarkRule(line: string): boolean {
-  return /^((tcp|udp|sctp)[\s,]|from\s|to\s|s?port\s|on\s|mark\s)/.test(line) && /\bmark\s/.test(line);
+  return /^((tcp|udp|sctp)[\s,]|from\s|to\s|s?port\s|on\s|mark\s)/.test(line) && /\bmark\b/.test(line);
 }
 
 /** Words with quotes around blanks taken off. */

@@ -148,7 +148,10 @@ function readScenario(value: unknown, where: string): Scenario {
     checkSchedulingScenario(fields, where);
     for (const { fields: step, at } of steps) checkSchedulingStep(step, at);
     // Checked field by field just above.
-    return { kind: 'scheduling', scenario: { proto: 'tcp', ...fields } as unknown as SchedulingScenario };
+    return {
+      kind: 'scheduling',
+      scenario: { ...fields, proto: fields.proto ?? 'tcp' } as unknown as SchedulingScenario,
+    };
   }
   const scenario = checkPacketScenario(fields, where);
   for (const { fields: step, at } of steps) checkStep(step, at, scenario.interfaces);
