@@ -8,7 +8,7 @@
 #include <bpf/bpf_helpers.h>
 
 /* Raised whenever a record below changes; src/datapath/xdp/control.ts holds the same number. */
-#define LAYOUT_VERSION 1
+#define LAYOUT_VERSION 2
 
 /* src/ipvs/connections.ts, ConnectionField */
 struct connection {
@@ -81,6 +81,9 @@ struct control {
 	__u32 seed;
 	__u32 bucket_mask;
 	__u32 udp_timeout;
+	/* ~0: the offset alone is the time, so that tests know it to the tick; else 0. */
+	__u32 clock_stopped;
+	__u32 reserved;
 	/* Written by the program read_clock: the kernel's ticks and its monotonic clock at one moment. */
 	__u64 clock_ticks;
 	__u64 clock_nanoseconds;

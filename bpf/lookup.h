@@ -8,7 +8,7 @@
 
 static __always_inline __u32 now_ticks(const struct control *control)
 {
-	return (__u32)bpf_jiffies64() + control->clock_offset;
+	return ((__u32)bpf_jiffies64() & ~control->clock_stopped) + control->clock_offset;
 }
 
 static __always_inline int same_key(const struct connection *found, const struct key *key, __u8 protocol,

@@ -5,7 +5,7 @@
 import type { Family } from '../../wire/address.ts';
 
 /** The number in bpf/layout.h: tables of another version are refused, never misread. */
-export const LAYOUT_VERSION = 1;
+export const LAYOUT_VERSION = 2;
 
 const TCP_STATES = 16;
 const VIP_FILTER_WORDS = 64;
@@ -18,10 +18,11 @@ export const ControlField = {
   seed: 12,
   bucketMask: 16,
   udpTimeout: 20,
-  clockTicks: 24,
-  clockNanoseconds: 32,
-  tcpTimeouts: 40,
-  vipFilter: 40 + TCP_STATES * 4,
+  clockStopped: 24,
+  clockTicks: 32,
+  clockNanoseconds: 40,
+  tcpTimeouts: 48,
+  vipFilter: 48 + TCP_STATES * 4,
 } as const;
 
 export const CONTROL_BYTES = ControlField.vipFilter + VIP_FILTER_WORDS * 4;
@@ -132,6 +133,12 @@ export class ControlRecord {
 
   set clockOffset(ticks: number) {
     this.#set(ControlField.clockOffset, ticks);
+  }
+
+  /** Stops the program's clock at a tick: for tests and players, which set their own time. */
+  stopClock(tick: number): void {
+    this.#set(ControlField.clockStopped, 0xffffffff);
+    this.clockOffset = tick;
   }
 
   /** Secret of the connection hash. */
