@@ -121,6 +121,7 @@ for (const family of [4, 6] as const) {
     const first = fragment(family, datagram.slice(0, 48), 0, true);
     const overlapping = fragment(family, datagram.slice(40, 80), 40, true);
     assert.deepEqual(addAll(fragments, [first, overlapping]), [Reassembly.waiting, Reassembly.refused]);
+    assert.deepEqual(addAll(fragments, [overlapping, first]), [Reassembly.waiting, Reassembly.refused]);
     assert.equal(fragments.size, 0);
     assert.equal(fragments.memory, 0);
     const [, rest] = cut(family, datagram, [48]);
