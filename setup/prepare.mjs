@@ -62,7 +62,7 @@ const systemPackages = {
   tshark: '/usr/bin/tshark',
 };
 
-if (process.argv.includes('--system') && process.getuid() === 0) {
+function installSystemPackages() {
   const missing = Object.entries(systemPackages).flatMap(([name, path]) =>
     existsSync(path) || existsSync(path.replace('/usr/', '/')) ? [] : [name],
   );
@@ -78,5 +78,14 @@ if (process.argv.includes('--system') && process.getuid() === 0) {
     if (updated.status !== 0) fail('apt-get update', updated);
     const installed = run('apt-get', ['install', '-y', '--no-install-recommends', ...missing], environment);
     if (installed.status !== 0) fail('apt-get install', installed);
+  }
+}
+
+if (process.argv.includes('--system')) {
+  if (process.getuid() === 0) installSystemPackages();
+  // Where the compiler is missing, whoever needs the program says so.
+  if (existsSync('/usr/bin/clang') && existsSync('/usr/include/bpf/bpf_helpers.h')) {
+    const built = run(join(root, 'node_modules/.bin/node'), ['bpf/build.ts']);
+    if (built.status !== 0) fail('building the XDP program', built);
   }
 }
