@@ -1,9 +1,10 @@
 /** ICMP (RFC 792) and ICMPv6 (RFC 4443): header, echo, and the errors that quote a packet. */
 import type { Family } from './address.ts';
-import { finish, sumBytes, sumPseudoHeader } from './checksum.ts';
+import { finish, sumBytes } from './checksum.ts';
 import { Protocol } from './ipv4.ts';
-import { IPV6_HEADER, Ipv6 } from './ipv6.ts';
+import { IPV6_HEADER } from './ipv6.ts';
 import { Malformed } from './malformed.ts';
+import { transportSum } from './pseudo-header.ts';
 
 export const ICMP_HEADER = 8;
 
@@ -68,8 +69,8 @@ export function checkIcmp(
 }
 
 function icmpSum(view: DataView, family: Family, network: number, at: number, length: number): number {
-  const pseudo = family === 6 ? sumPseudoHeader(view, network + Ipv6.source, 16, Protocol.icmpv6, length) : 0;
-  return sumBytes(view, at, length, pseudo);
+  if (family === 4) return sumBytes(view, at, length);
+  return transportSum(view, 6, network, Protocol.icmpv6, at, length);
 }
 
 /** Computes and stores the checksum of the message of `length` bytes at `at`; the IP addresses must be in place. */

@@ -1,9 +1,9 @@
 /** TCP segments (RFC 9293) and the options a director looks at. */
 import type { Family } from './address.ts';
-import { finish, sumBytes, sumPseudoHeader } from './checksum.ts';
-import { Ipv4, Protocol } from './ipv4.ts';
-import { Ipv6 } from './ipv6.ts';
+import { finish } from './checksum.ts';
+import { Protocol } from './ipv4.ts';
 import { Malformed } from './malformed.ts';
+import { transportSum } from './pseudo-header.ts';
 
 export const TCP_HEADER = 20;
 
@@ -138,11 +138,7 @@ export function readTcp(view: DataView, at: number): TcpHeader {
 
 /** Sum over pseudo-header and segment: 0xffff if the checksum in it is right. */
 export function tcpSum(view: DataView, family: Family, network: number, at: number, length: number): number {
-  const pseudo =
-    family === 4
-      ? sumPseudoHeader(view, network + Ipv4.source, 4, Protocol.tcp, length)
-      : sumPseudoHeader(view, network + Ipv6.source, 16, Protocol.tcp, length);
-  return sumBytes(view, at, length, pseudo);
+  return transportSum(view, family, network, Protocol.tcp, at, length);
 }
 
 /** Computes and stores the checksum of the segment of `length` bytes at `at`; the IP addresses must be in place. */

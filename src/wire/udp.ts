@@ -1,9 +1,9 @@
 /** UDP datagrams (RFC 768, RFC 8200 8.1 for IPv6). */
 import type { Family } from './address.ts';
-import { finish, sumBytes, sumPseudoHeader } from './checksum.ts';
-import { Ipv4, Protocol } from './ipv4.ts';
-import { Ipv6 } from './ipv6.ts';
+import { finish } from './checksum.ts';
+import { Protocol } from './ipv4.ts';
 import { Malformed } from './malformed.ts';
+import { transportSum } from './pseudo-header.ts';
 
 export const UDP_HEADER = 8;
 
@@ -44,11 +44,7 @@ export function readUdp(view: DataView, at: number): UdpHeader {
 
 /** Sum over pseudo-header and datagram: 0xffff if the checksum in it is right. */
 export function udpSum(view: DataView, family: Family, network: number, at: number, length: number): number {
-  const pseudo =
-    family === 4
-      ? sumPseudoHeader(view, network + Ipv4.source, 4, Protocol.udp, length)
-      : sumPseudoHeader(view, network + Ipv6.source, 16, Protocol.udp, length);
-  return sumBytes(view, at, length, pseudo);
+  return transportSum(view, family, network, Protocol.udp, at, length);
 }
 
 /** Computes and stores the checksum; a sum of 0 is sent as 0xffff, because 0 means none (RFC 768). */
