@@ -23,6 +23,7 @@ import {
   type ServiceTableListener,
 } from './service-table.ts';
 import type { Settings } from './settings.ts';
+import { SIP_ENGINE } from './sip.ts';
 import type {
   ConnectionStatus,
   DestinationSpecification,
@@ -44,6 +45,12 @@ export class Administration implements VirtualServer {
   now = 0;
   /** Destinations ever added whose replies pass the director: while 0, nothing is looked up by replies. */
   translated = 0;
+  /** Services with a persistence engine. */
+  engines = 0;
+  /** True while a backup's synchronisation daemon runs. */
+  isBackup = false;
+  /** What the persistence engine of a template keeps, undefined without one. */
+  engineDataOf: (slot: number) => string | undefined = () => undefined;
   /** Called after every change of the configuration. */
   onChange: () => void = () => {};
   readonly #lifecycle: Lifecycle;
@@ -101,17 +108,27 @@ export class Administration implements VirtualServer {
 
   /** True if the sender of this packet is a real server behind NAT (ip_vs_has_real_service). */
   isTranslatedServer(packet: Packet): boolean {
+    return this.translatedServer(packet) !== undefined;
+  }
+
+  /**
+   * The destination behind NAT that a packet comes from.
+   * @param engine only of services with this persistence engine
+   */
+  translatedServer(packet: Packet, engine?: string): Destination | undefined {
     for (const service of this.#table.services()) {
+      if (engine !== undefined && service.specification.persistenceEngine !== engine) continue;
       for (const destination of service.destinations) {
         if (!isTranslated(destination) || destination.family !== packet.family) continue;
         const { address, specification } = destination;
         const byMark = 'mark' in service.key;
         if (!byMark && specification.port !== packet.sourcePort) continue;
         if (!byMark && PROTOCOL_NUMBERS[service.key.protocol] !== packet.protocol) continue;
-        if (address.every((byte, index) => byte === packet.bytes[packet.sourceAt + index])) return true;
+        if (address.every((byte, index) => byte === packet.bytes[packet.sourceAt + index]))
+          return destination;
       }
     }
-    return false;
+    return undefined;
   }
 
   #tallyOf(service: Service): Tally {
@@ -152,16 +169,19 @@ export class Administration implements VirtualServer {
     return {
       serviceAdded: service => {
         this.#index.add(service);
+        this.engines += countEngines(service.specification);
         this.#compile(service, 'service');
         this.onChange();
       },
       serviceEdited: (service, before) => {
+        this.engines += countEngines(service.specification) - countEngines(before);
         if (before.scheduler !== service.specification.scheduler) service.plan = undefined;
         this.#compile(service, 'service');
         this.onChange();
       },
       serviceDeleted: service => {
         this.#index.remove(service);
+        this.engines -= countEngines(service.specification);
         this.#total.add(this.#countersOf(service));
         this.#tallies.delete(service);
         this.onChange();
@@ -242,10 +262,12 @@ export class Administration implements VirtualServer {
 
   startSyncDaemon(daemon: SyncDaemon): void {
     this.#table.startSyncDaemon(daemon);
+    this.isBackup ||= daemon.role === 'backup';
   }
 
   stopSyncDaemon(role: SyncRole): void {
     this.#table.stopSyncDaemon(role);
+    if (role === 'backup') this.isBackup = false;
   }
 
   syncDaemons(): SyncDaemon[] {
@@ -326,12 +348,13 @@ export class Administration implements VirtualServer {
     const ports = connections.ports(slot);
     const destination = connections.destination(slot);
     const server = destination * DESTINATION_BYTES;
+    const engineData = this.engineDataOf(slot);
     return {
       protocol,
       state: stateName(protocol, connections.state(slot), template),
       expiresIn: Math.floor(connections.remaining(slot, tick) / connections.hz),
       client: formatAddress(connections.bytes, at + ConnectionField.client, length),
-      clientPort: swap(ports & 0xffff),
+      clientPort: template ? 0 : swap(ports & 0xffff),
       virtual: formatAddress(connections.bytes, at + ConnectionField.virtual, length),
       virtualPort: swap(ports >>> 16),
       destination:
@@ -344,10 +367,14 @@ export class Administration implements VirtualServer {
             ),
       destinationPort: swap(connections.destinationPortRaw(slot)),
       template,
-      engine: '',
-      engineData: '',
+      engine: engineData === undefined ? '' : SIP_ENGINE,
+      engineData: engineData ?? '',
     };
   }
+}
+
+function countEngines(specification: ServiceSpecification): number {
+  return specification.persistenceEngine === '' ? 0 : 1;
 }
 
 function isTranslated(destination: Destination): boolean {

@@ -61,6 +61,8 @@ export const ConnectionFlag = {
   forwarding: 0x0007,
   /** Learned by synchronisation. */
   sync: 0x0020,
+  /** Dirigo's own, where the kernel has HASHED, which it never sends: the FTP helper reads it. */
+  helper: 0x0040,
   /** Replies were not seen: the input-only state table applies. */
   noOutput: 0x0080,
   /** Counted as inactive at its destination. */
@@ -186,6 +188,8 @@ export const Extension = {
   portPool: 13,
   /** FULLNAT: bytes of the PROXY header, 0 without one. */
   proxyLength: 14,
+  /** FTP: where the last answer stands that was translated. */
+  answer: 15,
 } as const;
 
 /**

@@ -9,8 +9,10 @@ import { SCTP_HEADER, SctpChunk } from '../wire/sctp.ts';
 import { TcpFlag } from '../wire/tcp.ts';
 import { Administration } from './administration.ts';
 import { ConnectionFlag, ConnectionKey, ConnectionTable } from './connections.ts';
+import { Defence } from './defence.ts';
 import { DestinationFlag, DestinationTable, Forwarding } from './destinations.ts';
 import { DROP_NAMES, Drop } from './drops.ts';
+import { forwardBypass } from './forwarding/bypass.ts';
 import type { FragmentSizes } from './forwarding/fragmenter.ts';
 import { Fullnat } from './forwarding/fullnat.ts';
 import { forwardGate } from './forwarding/gate.ts';
@@ -18,6 +20,7 @@ import { forwardMasq, returnMasq, translateReply } from './forwarding/masq.ts';
 import { forwardTunnel } from './forwarding/tunnel.ts';
 import { DELIVER_LOCALLY, type Outcome, Way } from './forwarding/way.ts';
 import { Fragments, Reassembly } from './fragments.ts';
+import { Ftp } from './ftp.ts';
 import { IcmpErrors } from './icmp-errors.ts';
 import { Lifecycle } from './lifecycle.ts';
 import { LocalAddresses } from './local-addresses.ts';
@@ -30,7 +33,8 @@ import { Selector } from './selection.ts';
 import { ServerPool } from './server-pool.ts';
 import { ServiceIndex } from './service-index.ts';
 import type { HostAddresses, Service } from './service-table.ts';
-import { DEFAULT_SETTINGS, type Settings } from './settings.ts';
+import { DEFAULT_SETTINGS, parseSetting, type Settings, settingName } from './settings.ts';
+import { SIP_ENGINE, SipTemplates } from './sip.ts';
 import { COUNTER_STRIDE, Counter, ESTIMATION_PERIOD } from './statistics.ts';
 import { TcpDirection, TcpState } from './tcp-states.ts';
 import { TimeoutTable } from './timeouts.ts';
@@ -86,6 +90,11 @@ export class Director {
   readonly drops = new Float64Array(DROP_NAMES.length);
   /** What FULLNAT did beyond forwarding: `fullnat.counts`. */
   readonly fullnat: Fullnat;
+  /** What it does about floods: `defence.entriesDropped`. */
+  readonly defence: Defence;
+  /** FTP control connections: `ftp.expected`, `ftp.rewritten`. */
+  readonly ftp: Ftp;
+  readonly #sip: SipTemplates;
   readonly #network: Network;
   readonly #errors: IcmpErrors;
   readonly #way: Way;
@@ -134,8 +143,22 @@ export class Director {
       settings: this.settings,
       random,
     });
-    this.#lifecycle.onRelease = (slot, tick) => this.#locals.release(slot, tick);
-    this.#scheduling = new Scheduling(this.#lifecycle, this.#selector, this.settings, this.fullnat);
+    this.ftp = new Ftp(this.#lifecycle);
+    this.#sip = new SipTemplates(this.connections);
+    this.defence = new Defence(this.#lifecycle, this.settings, random);
+    this.#lifecycle.onRelease = (slot, tick) => {
+      this.#locals.release(slot, tick);
+      this.ftp.release(slot);
+      this.#sip.release(slot);
+    };
+    this.#scheduling = new Scheduling(
+      this.#lifecycle,
+      this.#selector,
+      this.settings,
+      this.fullnat,
+      this.ftp,
+      this.#sip,
+    );
     this.#fragments = new Fragments(options.fragmentMemory);
     this.#related = new Related({
       connections: this.connections,
@@ -152,6 +175,17 @@ export class Director {
       options.tableSize ?? DEFAULT_TABLE_SIZE,
       this.#locals,
     );
+    this.administration.engineDataOf = slot => this.#sip.callIdOf(slot);
+  }
+
+  /**
+   * Gives a setting the value that `text` says; it is in force at once. (One written into `settings` is too, but for
+   * those of the defence, which follow with the next `expire`.)
+   * @throws SettingError
+   */
+  set(name: string, text: string): void {
+    this.settings[settingName(name)] = parseSetting(name, text);
+    if (name === 'drop_entry' || name === 'drop_packet' || name === 'secure_tcp') this.defence.update();
   }
 
   /**
@@ -209,7 +243,9 @@ export class Director {
       return this.#conclude(this.#related.handle(packet, now, tick));
     }
     setKey(this.#key, packet);
-    let slot = routedOn ? -1 : this.connections.find(this.#key, tick);
+    const isReplyOnly = routedOn || this.#standsBack();
+    let slot = isReplyOnly ? -1 : this.connections.find(this.#key, tick);
+    if (slot < 0 && this.ftp.waiting > 0 && !isReplyOnly) slot = this.ftp.claim(this.#key, tick);
     if (slot >= 0) {
       slot = this.#admit(slot, packet, tick);
       if (slot === Gone.dropped) return Verdict.dropped;
@@ -218,10 +254,19 @@ export class Director {
       setReplyKey(this.#key, packet);
       slot = this.connections.findReply(this.#key, tick);
       if (slot >= 0) return this.#return(slot, packet, tick);
+      if (this.administration.engines > 0) {
+        const begun = this.#scheduleFromServer(packet, tick);
+        if (begun >= 0) return this.#return(begun, packet, tick);
+      }
       if (this.settings.nat_icmp_send && this.#isStrayReply(packet))
         return this.#refuseReply(packet, routedOn);
     }
-    return routedOn ? Verdict.pass : this.#schedule(packet, interfaceIndex, now, tick);
+    return isReplyOnly ? Verdict.pass : this.#schedule(packet, interfaceIndex, now, tick);
+  }
+
+  /** True for a backup that leaves directing to its master (`backup_only`). */
+  #standsBack(): boolean {
+    return this.settings.backup_only !== 0 && this.administration.isBackup;
   }
 
   /** Without services of a family the virtual server stands aside; its connections wait for them to come back. */
@@ -316,6 +361,7 @@ export class Director {
         (counters[at + Counter.inBytes] as number) + (packet.networkEnd - packet.network);
     }
     this.#advance(slot, TcpDirection.in, packet, tick);
+    if (connections.flags(slot) & ConnectionFlag.helper) this.ftp.fromClient(packet, slot, tick);
     const outcome = this.#transmit(slot, packet, destination);
     if (outcome > Drop.none) this.#countRefusal(slot, outcome);
     connections.countPacket(slot);
@@ -325,14 +371,20 @@ export class Director {
 
   /** Server to client. What cannot be sent on is neither counted nor moves the connection, as if it never came by. */
   #return(slot: number, packet: Packet, tick: number): Verdict {
-    const isFullnat = (this.connections.flags(slot) & ConnectionFlag.forwarding) === Forwarding.fullnat;
-    const outcome = isFullnat
-      ? this.fullnat.reply(packet, slot)
-      : returnMasq(this.#way, packet, this.connections, slot);
+    const flags = this.connections.flags(slot);
+    let outcome: Outcome = Drop.none;
+    if (flags & ConnectionFlag.helper) outcome = this.ftp.fromServer(packet, slot, tick);
+    if (outcome === Drop.none) {
+      outcome =
+        (flags & ConnectionFlag.forwarding) === Forwarding.fullnat
+          ? this.fullnat.reply(packet, slot)
+          : returnMasq(this.#way, packet, this.connections, slot);
+    }
     if (outcome === Drop.none || outcome === DELIVER_LOCALLY) {
       this.#countReply(slot, packet.networkEnd - packet.network);
       this.#advance(slot, TcpDirection.out, packet, tick);
     }
+    if (flags & ConnectionFlag.onePacket) this.#lifecycle.expire(slot, tick);
     return this.#conclude(outcome);
   }
 
@@ -375,9 +427,18 @@ export class Director {
         return this.fullnat.forward(packet, slot, destination);
       case Forwarding.tunnel:
         return forwardTunnel(this.#way, packet, destination, this.settings.pmtu_disc !== 0);
+      case Forwarding.bypass:
+        return forwardBypass(this.#way, packet);
       default:
         return DELIVER_LOCALLY;
     }
+  }
+
+  /** A SIP server's datagram that belongs to no connection may begin one. */
+  #scheduleFromServer(packet: Packet, tick: number): number {
+    if (packet.protocol !== Protocol.udp) return Refused.ignored;
+    const server = this.administration.translatedServer(packet, SIP_ENGINE);
+    return server ? this.#scheduling.scheduleFromServer(server, packet, tick) : Refused.ignored;
   }
 
   /** A packet of no connection: the first of a new one, or none of ours. */
@@ -402,13 +463,31 @@ export class Director {
       packet.destinationPort,
     );
     if (!service) return Verdict.pass;
+    if (this.defence.dropsPacket()) return this.#drop(Drop.overload);
     const slot = this.#scheduling.schedule(service, packet, mark, now, tick);
     if (slot >= 0) return this.#forward(slot, packet, tick);
     if (slot === Refused.ignored) return Verdict.pass;
     if (slot === Refused.dropped) return this.#drop(Drop.tableFull);
     if (slot === Refused.noLocalPort) return this.#drop(Drop.noLocalPort);
     if (slot === Refused.noLocalAddress) return this.#drop(Drop.noLocalAddress);
+    if (slot === Refused.engine) return this.#drop(Drop.engine);
+    if (this.#isBypassed(service, packet)) return this.#bypass(packet, tick);
     return this.#leave(service, packet);
+  }
+
+  /** True for a packet without server that goes on to where it was addressed (`cache_bypass`). */
+  #isBypassed(service: Service, packet: Packet): boolean {
+    if (this.settings.cache_bypass === 0 || !('mark' in service.key)) return false;
+    const { bytes, destinationAt } = packet;
+    const first = bytes[destinationAt] as number;
+    const isMulticast = packet.family === 4 ? first >= 224 : first === 0xff;
+    return !isMulticast && !this.#network.isLocal(bytes, destinationAt, packet.family === 6 ? 6 : 4);
+  }
+
+  #bypass(packet: Packet, tick: number): Verdict {
+    setKey(this.#key, packet);
+    const slot = this.#lifecycle.create(this.#key, Forwarding.bypass, -1, 0, tick);
+    return slot < 0 ? this.#drop(Drop.tableFull) : this.#forward(slot, packet, tick);
   }
 
   /** A connection for an ICMP error about a reply that belongs to none: a slot, or one of `Refused`. */
@@ -424,6 +503,7 @@ export class Director {
       request.destinationPort,
     );
     if (!service) return Refused.ignored;
+    if (this.defence.dropsPacket()) return Refused.dropped;
     return this.#scheduling.schedule(service, request, 0, now, tick);
   }
 
@@ -457,6 +537,7 @@ export class Director {
     const tick = this.connections.tick(now);
     this.administration.expireConnections(tick);
     this.#lifecycle.sweep(tick, limit);
+    this.defence.run(now);
     this.#locals.sweep(tick);
     this.pool.sweep(now);
     this.#expireFragments(now);

@@ -251,6 +251,21 @@ export class Lifecycle {
     return direction;
   }
 
+  /** Lets a TCP connection wait for the first segment of either side (ip_vs_tcp_conn_listen). */
+  listen(slot: number, tick: number): void {
+    this.setState(slot, TcpState.listen, false, false);
+    this.connections.setExpires(slot, (tick + (this.timeouts.tcp[TcpState.listen] as number)) | 0);
+  }
+
+  /** Ticks that a connection in its state lives without a packet. */
+  timeoutOf(slot: number): number {
+    const { connections, timeouts } = this;
+    const protocol = connections.protocol(slot);
+    if (protocol === Protocol.tcp) return timeouts.tcp[connections.state(slot)] as number;
+    if (protocol === Protocol.sctp) return timeouts.sctp[connections.state(slot)] as number;
+    return timeouts.udp;
+  }
+
   /** Restarts the timer of a UDP connection; an answer assures its template. */
   udp(slot: number, direction: number, tick: number): void {
     if (direction === TcpDirection.out) this.assure(slot);

@@ -9,12 +9,14 @@ import { ConnectionFlag, ConnectionKey } from './connections.ts';
 import { DESTINATION_BYTES, DestinationField, DestinationFlag, Forwarding } from './destinations.ts';
 import { Drop } from './drops.ts';
 import type { Fullnat } from './forwarding/fullnat.ts';
+import type { Ftp } from './ftp.ts';
 import type { Lifecycle } from './lifecycle.ts';
 import type { SelectionRequest } from './plan.ts';
 import type { Selector } from './selection.ts';
 import type { ServerPool } from './server-pool.ts';
-import type { Service } from './service-table.ts';
+import type { Destination, Service } from './service-table.ts';
 import type { Settings } from './settings.ts';
+import { readCallId, SIP_ENGINE, type SipTemplates } from './sip.ts';
 import { COUNTER_STRIDE, Counter } from './statistics.ts';
 
 /** What came of scheduling a packet; a slot of 0 or more is the new connection. */
@@ -23,12 +25,14 @@ export const Refused = {
   ignored: -1,
   /** No server is to be had. */
   noServer: -2,
-  /** No room, or a persistence engine that cannot read the packet: dropped without an answer. */
+  /** No room: dropped without an answer. */
   dropped: -3,
   /** FULLNAT: no port is left to reach the server from. */
   noLocalPort: -4,
   /** FULLNAT: the service has no local address. */
   noLocalAddress: -5,
+  /** The persistence engine cannot read the packet. */
+  engine: -6,
 } as const;
 
 const FTP_PORT = 21;
@@ -42,16 +46,27 @@ export class Scheduling {
   readonly #selector: Selector;
   readonly #settings: Settings;
   readonly #fullnat: Fullnat;
+  readonly #ftp: Ftp;
+  readonly #sip: SipTemplates;
   readonly #key = new ConnectionKey();
   readonly #templateKey = new ConnectionKey();
   readonly #request: SelectionRequest;
 
-  constructor(lifecycle: Lifecycle, selector: Selector, settings: Settings, fullnat: Fullnat) {
+  constructor(
+    lifecycle: Lifecycle,
+    selector: Selector,
+    settings: Settings,
+    fullnat: Fullnat,
+    ftp: Ftp,
+    sip: SipTemplates,
+  ) {
     this.#lifecycle = lifecycle;
     this.#pool = lifecycle.pool;
     this.#selector = selector;
     this.#settings = settings;
     this.#fullnat = fullnat;
+    this.#ftp = ftp;
+    this.#sip = sip;
     const bytes = new Uint8Array(0);
     this.#request = {
       now: 0,
@@ -127,15 +142,28 @@ export class Scheduling {
       if (isFullnat) this.#fullnat.cancel();
       return Refused.dropped;
     }
-    const { counters } = this.#pool;
-    const at = destination * COUNTER_STRIDE + Counter.connections;
-    counters[at] = (counters[at] as number) + 1;
+    if (packet.protocol === Protocol.tcp && packet.destinationPort === FTP_PORT && this.#isMasq(destination))
+      this.#ftp.begin(slot);
+    this.#count(destination);
     return slot;
   }
 
+  #count(destination: number): void {
+    const { counters } = this.#pool;
+    const at = destination * COUNTER_STRIDE + Counter.connections;
+    counters[at] = (counters[at] as number) + 1;
+  }
+
   #isFullnat(destination: number): boolean {
-    const at = destination * DESTINATION_BYTES + DestinationField.forwarding;
-    return this.#pool.table.bytes[at] === Forwarding.fullnat;
+    return this.#methodOf(destination) === Forwarding.fullnat;
+  }
+
+  #isMasq(destination: number): boolean {
+    return this.#methodOf(destination) === Forwarding.masq;
+  }
+
+  #methodOf(destination: number): number {
+    return this.#pool.table.bytes[destination * DESTINATION_BYTES + DestinationField.forwarding] as number;
   }
 
   #serverPort(destination: number, port: number, service: Service): number {
@@ -150,29 +178,102 @@ export class Scheduling {
   }
 
   #schedulePersistent(service: Service, packet: Packet, mark: number, now: number, tick: number): number {
-    const lifecycle = this.#lifecycle;
-    const { connections } = lifecycle;
+    const call = this.#callOf(service, packet);
+    if (call === undefined) return Refused.engine;
     const template = this.#templateKey;
     this.#setTemplateKey(template, service, packet, mark);
-    let controller = connections.find(template, tick);
-    let destination = controller < 0 ? -1 : connections.destination(controller);
+    let controller = this.#findTemplate(template, call, tick);
+    let destination = controller < 0 ? -1 : this.#lifecycle.connections.destination(controller);
     if (controller < 0 || !this.#isTemplateUsable(destination)) {
       if (controller >= 0) this.#invalidate(controller);
       destination = this.#select(service, packet, now);
       if (destination < 0) return Refused.noServer;
-      const servicePort = 'mark' in service.key ? -1 : service.key.port;
-      const keepsPort = packet.destinationPort === servicePort && servicePort !== FTP_PORT;
-      const port = keepsPort ? (this.#pool.owners[destination]?.specification.port ?? 0) : 0;
       this.#setTemplateKey(template, service, packet, mark);
-      controller = lifecycle.create(template, 0, destination, swap(port), tick);
+      const port = this.#templatePort(service, packet, destination);
+      controller = this.#createTemplate(template, call, destination, port, tick);
       if (controller < 0) return Refused.dropped;
     }
     const slot = this.#create(service, packet, destination, packet.destinationPort, now, tick);
     if (slot < 0) return slot;
+    this.#control(service, slot, controller, tick);
+    return slot;
+  }
+
+  /**
+   * Enters the connection of a datagram with which a server begins a dialogue, or answers one whose connection lasted for
+   * one datagram only (ip_vs_new_conn_out).
+   * @returns the slot, or one of `Refused`
+   */
+  scheduleFromServer({ service, index }: Destination, packet: Packet, tick: number): number {
+    const call = this.#callOf(service, packet);
+    if (call === undefined || 'mark' in service.key || !service.address) return Refused.ignored;
+    const { connections } = this.#lifecycle;
+    const portRaw = swap(packet.sourcePort);
+    const key = this.#key;
+    setReplyKey(key, packet);
+    const virtual = new DataView(service.address.buffer, service.address.byteOffset, service.address.length);
+    key.virtual0 = virtual.getInt32(0, true);
+    if (service.family === 6) {
+      key.virtual1 = virtual.getInt32(4, true);
+      key.virtual2 = virtual.getInt32(8, true);
+      key.virtual3 = virtual.getInt32(12, true);
+    }
+    key.ports = (key.ports & 0xffff) | (swap(service.key.port) << 16);
+    const template = this.#templateKey;
+    Object.assign(template, key);
+    template.flags |= ConnectionFlag.template;
+    template.ports = key.ports & 0xffff0000;
+    maskClient(template, service);
+    let controller = this.#findTemplate(template, call, tick);
+    if (controller >= 0 && !this.#isTemplateUsable(connections.destination(controller), index)) {
+      this.#invalidate(controller);
+      controller = -1;
+    }
+    if (controller < 0) controller = this.#createTemplate(template, call, index, portRaw, tick);
+    if (controller < 0) return Refused.dropped;
+    const flags = service.specification.onePacket ? ConnectionFlag.onePacket : 0;
+    const slot = this.#lifecycle.create(key, flags, index, portRaw, tick);
+    if (slot < 0) return Refused.dropped;
+    this.#count(index);
+    this.#control(service, slot, controller, tick);
+    return slot;
+  }
+
+  /** What the persistence engine goes by: '' without one, undefined if it cannot read the packet. */
+  #callOf(service: Service, packet: Packet): string | undefined {
+    if (service.specification.persistenceEngine !== SIP_ENGINE) return '';
+    return packet.protocol === Protocol.udp ? readCallId(packet) : undefined;
+  }
+
+  #findTemplate(key: ConnectionKey, call: string, tick: number): number {
+    return call === '' ? this.#lifecycle.connections.find(key, tick) : this.#sip.find(key, call, tick);
+  }
+
+  /** Raw port of a new template: the server's, or 0 where the template is for all ports. */
+  #templatePort(service: Service, packet: Packet, destination: number): number {
+    const servicePort = 'mark' in service.key ? -1 : service.key.port;
+    if (packet.destinationPort !== servicePort || servicePort === FTP_PORT) return 0;
+    return swap(this.#pool.owners[destination]?.specification.port ?? 0);
+  }
+
+  #createTemplate(
+    key: ConnectionKey,
+    call: string,
+    destination: number,
+    portRaw: number,
+    tick: number,
+  ): number {
+    if (call !== '') this.#sip.number(key, tick);
+    const slot = this.#lifecycle.create(key, 0, destination, portRaw, tick);
+    if (slot >= 0 && call !== '') this.#sip.remember(slot, key, call);
+    return slot;
+  }
+
+  #control(service: Service, slot: number, controller: number, tick: number): void {
+    const lifecycle = this.#lifecycle;
     lifecycle.control(slot, controller);
     const timeout = service.specification.persistenceTimeout * lifecycle.timeouts.hz;
-    connections.setExpires(controller, (tick + timeout) | 0);
-    return slot;
+    lifecycle.connections.setExpires(controller, (tick + timeout) | 0);
   }
 
   /**
@@ -195,9 +296,12 @@ export class Scheduling {
     key.ports = swap(virtualPort) << 16;
   }
 
-  /** A template holds while its server is part of the service, and not quiesced if that is to end it. */
-  #isTemplateUsable(destination: number): boolean {
-    if (destination < 0) return false;
+  /**
+   * A template holds while its server is part of the service, and not quiesced if that is to end it.
+   * @param wanted the only server it may be for; default any
+   */
+  #isTemplateUsable(destination: number, wanted = destination): boolean {
+    if (destination < 0 || destination !== wanted) return false;
     const { table } = this.#pool;
     if ((table.flags(destination) & DestinationFlag.available) === 0) return false;
     return this.#settings.expire_quiescent_template === 0 || table.weight(destination) !== 0;
@@ -206,9 +310,11 @@ export class Scheduling {
   /** Leaves a template to its connections but lets nothing new match it (ip_vs_check_template). */
   #invalidate(controller: number): void {
     const { connections } = this.#lifecycle;
-    if (connections.ports(controller) >>> 16 === INVALID_PORT) return;
+    const ports = connections.ports(controller);
+    if (ports >>> 16 === INVALID_PORT) return;
+    this.#sip.invalidate(controller);
     connections.setDestination(controller, connections.destination(controller), INVALID_PORT);
-    connections.changePorts(controller, INVALID_PORT << 16);
+    connections.changePorts(controller, (INVALID_PORT << 16) | (ports & 0xffff));
   }
 }
 

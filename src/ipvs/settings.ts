@@ -90,3 +90,63 @@ export const DEFAULT_SETTINGS: Readonly<Settings> = {
   lblc_expiration: 24 * 60 * 60,
   lblcr_expiration: 24 * 60 * 60,
 };
+
+/** The least and the greatest value of each setting; all are whole numbers. */
+export const SETTING_RANGES: Readonly<Record<keyof Settings, readonly [least: number, most: number]>> = {
+  conn_reuse_mode: [0, 3],
+  expire_nodest_conn: [0, 1],
+  expire_quiescent_template: [0, 1],
+  sloppy_tcp: [0, 1],
+  sloppy_sctp: [0, 1],
+  schedule_icmp: [0, 1],
+  nat_icmp_send: [0, 1],
+  pmtu_disc: [0, 1],
+  ignore_tunneled: [0, 1],
+  backup_only: [0, 1],
+  cache_bypass: [0, 1],
+  drop_entry: [0, 3],
+  drop_packet: [0, 3],
+  am_droprate: [0, 2 ** 31 - 1],
+  amemthresh: [0, 2 ** 31 - 1],
+  secure_tcp: [0, 3],
+  run_estimation: [0, 1],
+  fullnat_timestamp_remove_entry: [0, 1],
+  fullnat_mss_adjust_entry: [0, 1],
+  fullnat_toa_entry: [0, 1],
+  fullnat_lport_min: [1, 65535],
+  fullnat_lport_max: [1, 65535],
+  fullnat_lport_tries: [1, 65535],
+  toa_kind: [9, 254],
+  toa_kind_v6: [9, 254],
+  lblc_expiration: [0, 2_147_483],
+  lblcr_expiration: [0, 2_147_483],
+};
+
+/** A setting that does not exist, or a value it cannot have; the message names both and says what is possible. */
+export class SettingError extends Error {
+  override name = 'SettingError';
+}
+
+/** @throws SettingError */
+export function settingName(name: string): keyof Settings {
+  if (!Object.hasOwn(DEFAULT_SETTINGS, name)) {
+    const known = Object.keys(DEFAULT_SETTINGS).sort().join(', ');
+    throw new SettingError(`there is no setting "${name}"; there are ${known}`);
+  }
+  // It is a property of the defaults.
+  return name as keyof Settings;
+}
+
+/**
+ * The number that `text` gives a setting.
+ * @throws SettingError
+ */
+export function parseSetting(name: string, text: string): number {
+  const [least, most] = SETTING_RANGES[settingName(name)];
+  const trimmed = text.trim();
+  const number = /^[0-9]{1,10}$/.test(trimmed) ? Number(trimmed) : Number.NaN;
+  if (!(number >= least && number <= most)) {
+    throw new SettingError(`${name} cannot be "${trimmed}": it is a whole number ${least}..${most}`);
+  }
+  return number;
+}

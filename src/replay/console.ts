@@ -63,6 +63,8 @@ export class Console {
     try {
       if (program === 'ip') return runIp(this.#host, words);
       if (program === 'sysctl') return this.#sysctl(words);
+      // What the kernel has in modules is always there.
+      if (program === 'modprobe' && words.every(word => /^ip_vs(_\w+)?$/.test(word))) return '';
     } catch (error) {
       throw new CommandError(`${line}: ${error instanceof Error ? error.message : String(error)}`);
     }
@@ -99,7 +101,7 @@ export class Console {
     const setting = /^ipv4\.vs\.(\w+)$/.exec(path)?.[1];
     if (path === 'ipv4.ip_forward') this.#host.forwarding[4] = number !== 0;
     else if (path === 'ipv6.conf.all.forwarding') this.#host.forwarding[6] = number !== 0;
-    else if (setting !== undefined && isSetting(setting)) this.#host.director.settings[setting] = number;
+    else if (setting !== undefined && isSetting(setting)) this.#host.director.set(setting, value);
     else if (setting === undefined || !CONNTRACK_SETTINGS.has(setting) || number > 1) {
       throw new CommandError(`there is no setting ${key} to make ${value}`);
     }

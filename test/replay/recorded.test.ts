@@ -16,8 +16,6 @@ const EXCEPTIONS: Readonly<Record<string, string>> = {
     "the recordings' README: after -e from Masq to Route the kernel keeps the old route and loses new connections; not worth copying",
   'stats-big':
     'the rate after a flood of 75000 frames depends on how fast the recorder could send them, which is not recorded',
-  sip: 'the SIP persistence engine is not there yet',
-  'sip-ops': 'the SIP persistence engine is not there yet',
 };
 
 const skip = goldenExists('conns') ? false : 'the recordings of a real ip_vs are not here';
