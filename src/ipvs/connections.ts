@@ -319,6 +319,15 @@ export class ConnectionTable {
     return -1;
   }
 
+  /** Slot of a connection with this key that has run out but was not swept yet, or -1. Not for the packet path. */
+  findExpired(key: ConnectionKey, tick: number): number {
+    for (const entry of this.#index.entriesOf(hashKey(key, this.seed))) {
+      const slot = (entry & 0xffffff) - 1;
+      if (slot >= 0 && this.#matches(slot, key) && this.hasExpired(slot, tick)) return slot;
+    }
+    return -1;
+  }
+
   #matches(slot: number, key: ConnectionKey): boolean {
     const words = this.words;
     const at = slot * WORDS;
@@ -612,6 +621,12 @@ class SlotIndex {
 
   #secondBucket(hash: number): number {
     return ((secondHash(hash) >>> 3) & this.mask) << 3;
+  }
+
+  /** What stands in the two buckets of a hash. */
+  entriesOf(hash: number): number[] {
+    const [first, second] = [this.#firstBucket(hash), this.#secondBucket(hash)];
+    return [first, second].flatMap(bucket => [...this.entries.subarray(bucket, bucket + BUCKET_ENTRIES)]);
   }
 
   /** Free place in the bucket, or -1. */

@@ -160,6 +160,20 @@ export class Lifecycle {
     }
   }
 
+  /**
+   * The template with this key, also one that ran out since the last sweep but lives on because it controls
+   * connections. -1 if there is none.
+   */
+  findTemplate(key: ConnectionKey, tick: number): number {
+    const slot = this.connections.find(key, tick);
+    if (slot >= 0) return slot;
+    const stale = this.connections.findExpired(key, tick);
+    if (stale < 0) return -1;
+    const lives = this.controlled(stale) > 0;
+    this.expire(stale, tick);
+    return lives ? stale : -1;
+  }
+
   #release(slot: number, tick: number): void {
     const { connections } = this;
     this.onRelease(slot, tick);
@@ -183,13 +197,20 @@ export class Lifecycle {
   }
 
   /**
-   * Ends connections that ran out, looking at up to `limit` records from where the last call stopped.
+   * Ends connections that ran out, looking at up to `limit` records from where the last call stopped. Those that
+   * control others come last, so that a template goes with its last connection.
    * @returns true when the end of the table was reached
    */
   sweep(tick: number, limit = Number.POSITIVE_INFINITY): boolean {
     const { connections } = this;
     const end = Math.min(connections.highWater, this.#sweepHand + limit);
+    let controlling = false;
     for (let slot = this.#sweepHand; slot < end; slot++) {
+      if (!connections.isUsed(slot) || !connections.hasExpired(slot, tick)) continue;
+      if (this.controlled(slot) > 0) controlling = true;
+      else this.expire(slot, tick);
+    }
+    for (let slot = this.#sweepHand; controlling && slot < end; slot++) {
       if (connections.isUsed(slot) && connections.hasExpired(slot, tick)) this.expire(slot, tick);
     }
     this.#sweepHand = end >= connections.highWater ? 0 : end;

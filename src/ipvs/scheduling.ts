@@ -246,7 +246,7 @@ export class Scheduling {
   }
 
   #findTemplate(key: ConnectionKey, call: string, tick: number): number {
-    return call === '' ? this.#lifecycle.connections.find(key, tick) : this.#sip.find(key, call, tick);
+    return call === '' ? this.#lifecycle.findTemplate(key, tick) : this.#sip.find(key, call, tick);
   }
 
   /** Raw port of a new template: the server's, or 0 where the template is for all ports. */

@@ -114,24 +114,27 @@ function frameText(frame: OutFrame | undefined): string {
 function isSameFrame(recorded: OutFrame, played: OutFrame, input: Uint8Array): boolean {
   if (recorded.hex.length !== played.hex.length) return false;
   const [expected, got] = [fromHex(recorded.hex), fromHex(played.hex)];
-  const varies = recorded.varies ?? (isOriginated(expected, input) ? IDENTIFICATION_AND_CHECKSUM : []);
+  const varies = recorded.varies ?? randomWords(expected, input);
   for (const bytes of [expected, got]) blank(bytes, varies);
   return expected.every((byte, at) => byte === got[at]);
 }
 
 /**
- * True for an ICMP message of the director's own: its identification is none that came in with the step's frame. Not
- * every recording says that it is random.
+ * The random words of a frame whose recording does not say which they are: the identification of an ICMP message and
+ * the IPv6 flow label, if they did not come in with the step's frame but were made up by the director.
  */
-function isOriginated(frame: Uint8Array, input: Uint8Array): boolean {
+function randomWords(frame: Uint8Array, input: Uint8Array): readonly number[] {
+  if (frame.length < 34) return [];
   const view = new DataView(frame.buffer);
-  if (frame.length < 34 || view.getUint16(12) !== EtherType.ipv4) return false;
-  if (frame[NETWORK_AT + Ipv4.protocol] !== Protocol.icmp) return false;
-  const identification = view.getUint16(NETWORK_AT + Ipv4.identification);
-  return (
-    input.length < 34 ||
-    new DataView(input.buffer).getUint16(NETWORK_AT + Ipv4.identification) !== identification
-  );
+  const came = new DataView(input.length < 34 ? new ArrayBuffer(34) : input.buffer);
+  const etherType = view.getUint16(12);
+  if (etherType === EtherType.ipv6) {
+    const label = view.getUint32(NETWORK_AT) & 0xfffff;
+    return label === (came.getUint32(NETWORK_AT) & 0xfffff) ? [] : [NETWORK_AT, NETWORK_AT + 2];
+  }
+  if (etherType !== EtherType.ipv4 || frame[NETWORK_AT + Ipv4.protocol] !== Protocol.icmp) return [];
+  const at = NETWORK_AT + Ipv4.identification;
+  return view.getUint16(at) === came.getUint16(at) ? [] : IDENTIFICATION_AND_CHECKSUM;
 }
 
 /** Zeroes the words that differed between two recordings. */
