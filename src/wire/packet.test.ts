@@ -14,7 +14,7 @@ import {
 import { goldenExists, goldenJson, goldenNames } from '../../test/golden.ts';
 import { EtherType } from './ethernet.ts';
 import { checkIcmp } from './icmp.ts';
-import { checkIpv4, Protocol } from './ipv4.ts';
+import { checkIpv4, fillIpv4Checksum, Protocol } from './ipv4.ts';
 import { MALFORMED_NAMES, Malformed } from './malformed.ts';
 import { HEADROOM, Packet } from './packet.ts';
 import { sctpChecksumIsRight } from './sctp.ts';
@@ -196,6 +196,52 @@ test('spoiled frames never throw and leave a sound cursor', () => {
     }),
     { numRuns: 20_000 },
   );
+});
+
+test('the short way for plain TCP finds what the long way finds', () => {
+  const segment = tcpSegment(4, { flags: 0x18, options: Uint8Array.of(1, 1, 1, 1) }, Uint8Array.of(1, 2, 3));
+  const good = ipv4Packet(Protocol.tcp, segment);
+  const short = new Packet();
+  const long = new Packet();
+  let plain = 0;
+  fc.assert(
+    fc.property(
+      fc.array(fc.tuple(fc.nat(good.length - 1), fc.nat(255)), { maxLength: 3 }),
+      fc.boolean(),
+      fc.integer({ min: 0, max: good.length + 6 }),
+      (spoiled, rightChecksum, length) => {
+        const packet = new Uint8Array(Math.max(length, 1));
+        packet.set(good.subarray(0, packet.length));
+        for (const [at, value] of spoiled) if (at < packet.length) packet[at] = value;
+        if (rightChecksum && packet.length >= 20) {
+          const view = new DataView(packet.buffer);
+          if (((packet[0] as number) & 15) * 4 <= packet.length) fillIpv4Checksum(view, 0);
+        }
+        // A tag sends the same packet the long way.
+        const reason = short.load(ethernetFrame(EtherType.ipv4, packet));
+        assert.equal(long.load(ethernetFrame(EtherType.ipv4, packet, [7])), reason);
+        if (reason !== Malformed.none) return;
+        plain++;
+        const fields = ({ network, ...rest }: Packet) => [
+          rest.networkEnd - network,
+          rest.transport - network,
+          rest.family,
+          rest.protocol,
+          rest.fragmentHeader,
+          rest.isFragment,
+          rest.fragmentOffset,
+          rest.moreFragments,
+          rest.sourcePort,
+          rest.destinationPort,
+          rest.tcpFlags,
+          rest.etherType,
+        ];
+        assert.deepEqual(fields(short), fields(long));
+      },
+    ),
+    { numRuns: 5000 },
+  );
+  assert.ok(plain > 500, `only ${plain} frames parsed`);
 });
 
 test('a frame that does not lie inside the buffer is refused, not read', () => {

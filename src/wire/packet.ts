@@ -27,14 +27,16 @@ import {
 } from './ipv6.ts';
 import { Malformed } from './malformed.ts';
 import { checkSctp, SCTP_HEADER } from './sctp.ts';
-import { checkFirstTcpFragment, checkTcp, Tcp } from './tcp.ts';
+import { checkFirstTcpFragment, checkTcp, TCP_HEADER, Tcp } from './tcp.ts';
 import { checkFirstUdpFragment, checkUdp } from './udp.ts';
 
 /** Room in front of a frame that encapsulation may grow into: the largest outer header plus alignment. */
 export const HEADROOM = 256;
 
-/** Version 4, header of five words. */
-const PLAIN_IPV4 = 0x45;
+/** EtherType, then version 4 and a header of five words. */
+const PLAIN_IPV4 = 0x080045;
+/** More-fragments bit and fragment offset in the second word, read little-endian. */
+const RAW_FRAGMENT_BITS = 0xff3f0000 | 0;
 /** More than this many VLAN tags or extension headers is nobody's honest frame. */
 const MAXIMUM_TAGS = 4;
 const MAXIMUM_EXTENSION_HEADERS = 8;
@@ -105,6 +107,7 @@ export class Packet {
    * not lie inside the buffer is refused as too long, and leaves an empty cursor.
    */
   parse(start: number, length: number): Malformed {
+    if (this.#parsePlainTcp(start, length)) return Malformed.none;
     const refused = this.#reset(start, length);
     if (refused !== Malformed.none) return refused;
     if (length < ETHERNET_HEADER) return Malformed.frameTooShort;
@@ -121,6 +124,52 @@ export class Packet {
     if (etherType === EtherType.ipv6) return this.#parseIpv6(network);
     if (etherType === EtherType.arp) return checkArp(this.view, network, this.end - network);
     return Malformed.none;
+  }
+
+  /**
+   * The short way for what nearly every frame is: whole TCP over IPv4, neither tags nor IP options. The words of its
+   * header are read once each, for checksum and fields together. Whatever is not plain or not right is left to the
+   * long way, which knows the reason.
+   */
+  #parsePlainTcp(start: number, length: number): boolean {
+    const { view } = this;
+    const end = start + length;
+    const network = start + ETHERNET_HEADER;
+    const transport = network + IPV4_HEADER;
+    if (start < 0 || end > this.bytes.length || transport + TCP_HEADER > end) return false;
+    if (view.getUint32(network - 2) >>> 8 !== PLAIN_IPV4) return false;
+    const word0 = view.getUint32(network, true);
+    const word1 = view.getUint32(network + 4, true);
+    const word2 = view.getUint32(network + 8, true);
+    const word3 = view.getUint32(network + 12, true);
+    const word4 = view.getUint32(network + 16, true);
+    const networkEnd = network + swap16(word0 >>> 16);
+    const isFragment = (word1 & RAW_FRAGMENT_BITS) !== 0;
+    const offsetAndFlags = view.getUint16(transport + Tcp.dataOffset);
+    const data = transport + ((offsetAndFlags >>> 12) << 2);
+    if (isFragment || ((word2 >>> 8) & 0xff) !== Protocol.tcp) return false;
+    if (networkEnd > end || data > networkEnd || data < transport + TCP_HEADER) return false;
+    const low = (word0 & 0xffff) + (word1 & 0xffff) + (word2 & 0xffff) + (word3 & 0xffff) + (word4 & 0xffff);
+    const high = (word0 >>> 16) + (word1 >>> 16) + (word2 >>> 16) + (word3 >>> 16) + (word4 >>> 16);
+    if (fold(low + high) !== 0xffff) return false;
+    const ports = view.getUint32(transport);
+    this.start = start;
+    this.end = end;
+    this.etherType = EtherType.ipv4;
+    this.tags = 0;
+    this.network = network;
+    this.family = 4;
+    this.networkEnd = networkEnd;
+    this.protocol = Protocol.tcp;
+    this.transport = transport;
+    this.fragmentHeader = -1;
+    this.isFragment = false;
+    this.fragmentOffset = 0;
+    this.moreFragments = false;
+    this.sourcePort = ports >>> 16;
+    this.destinationPort = ports & 0xffff;
+    this.tcpFlags = offsetAndFlags & 0xff;
+    return true;
   }
 
   /** Parses an IP packet without a frame around it, at `at` (what a tunnel or an ICMP error carries). */
@@ -158,9 +207,6 @@ export class Packet {
   }
 
   #parseIpv4(network: number): Malformed {
-    if (this.end - network >= IPV4_HEADER && this.view.getUint8(network) === PLAIN_IPV4) {
-      return this.#parsePlainIpv4(network);
-    }
     const refused = checkIpv4(this.view, network, this.end - network);
     if (refused !== Malformed.none) return refused;
     this.family = 4;
@@ -170,31 +216,6 @@ export class Packet {
     const fragment = this.view.getUint16(network + Ipv4.fragment);
     this.fragmentOffset = (fragment & IPV4_OFFSET_MASK) << 3;
     this.moreFragments = (fragment & IPV4_MORE_FRAGMENTS) !== 0;
-    return this.#parseTransport(this.transport);
-  }
-
-  /** A header without options, as nearly all are: its five words give the checksum and every field in one read each. */
-  #parsePlainIpv4(network: number): Malformed {
-    const { view } = this;
-    const word0 = view.getUint32(network, true);
-    const word1 = view.getUint32(network + 4, true);
-    const word2 = view.getUint32(network + 8, true);
-    const word3 = view.getUint32(network + 12, true);
-    const word4 = view.getUint32(network + 16, true);
-    const totalLength = swap16(word0 >>> 16);
-    if (totalLength < IPV4_HEADER || totalLength > this.end - network) return Malformed.ipv4TotalLength;
-    const low = (word0 & 0xffff) + (word1 & 0xffff) + (word2 & 0xffff) + (word3 & 0xffff) + (word4 & 0xffff);
-    const high = (word0 >>> 16) + (word1 >>> 16) + (word2 >>> 16) + (word3 >>> 16) + (word4 >>> 16);
-    if (fold(low + high) !== 0xffff) return Malformed.ipv4Checksum;
-    this.family = 4;
-    this.networkEnd = network + totalLength;
-    this.protocol = (word2 >>> 8) & 0xff;
-    this.transport = network + IPV4_HEADER;
-    const fragment = swap16(word1 >>> 16);
-    if (fragment & (IPV4_OFFSET_MASK | IPV4_MORE_FRAGMENTS)) {
-      this.fragmentOffset = (fragment & IPV4_OFFSET_MASK) << 3;
-      this.moreFragments = (fragment & IPV4_MORE_FRAGMENTS) !== 0;
-    }
     return this.#parseTransport(this.transport);
   }
 
