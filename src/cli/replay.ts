@@ -2,16 +2,21 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import type { Command } from 'commander';
 import type { CapturedFrame } from '../capture/frame.ts';
+import type { XdpAccelerator } from '../datapath/xdp/accelerator.ts';
 import type { NameService } from '../ipvsadm/names.ts';
 import type { PlayOptions } from '../replay/packet-play.ts';
 
 interface ReplayOptions {
   check?: boolean;
+  datapath: string;
   setup?: string;
   read?: string;
   write?: string;
 }
 
+/** Tables of the XDP program: more than any scenario needs. */
+const CONNECTIONS = 8192;
+const DESTINATIONS = 1024;
 /** Status for input that cannot be played. */
 const WRONG_INPUT = 2;
 /** Status for a check that found differences. */
@@ -31,6 +36,11 @@ export function addReplay(program: Command): void {
     )
     .argument('[scenario...]', 'files in the recorded formats: JSON, or JSON lines for scheduling')
     .option('--check', 'compare with what the files say; status 1 if something differs')
+    .option(
+      '--datapath <kind>',
+      'virtual: the director alone; xdp: the program in the kernel in front of it, run on each frame (as root)',
+      'virtual',
+    )
     .option(
       '--setup <file>',
       'lines of ipvsadm, sysctl, ip and mark rules that set up the director for --read',
@@ -59,16 +69,20 @@ async function run(scenarios: readonly string[], options: ReplayOptions): Promis
   const { SetupError } = await import('../replay/capture-play.ts');
   const { CaptureFileError } = await import('../capture/frame.ts');
   try {
-    const { setup, read, write } = options;
+    const { setup, read, write, datapath } = options;
+    if (datapath !== 'virtual' && datapath !== 'xdp') {
+      throw new InputError(`there is no data path "${datapath}" to play on: virtual or xdp`);
+    }
     if (setup === undefined && read === undefined && write === undefined) {
-      await playFiles(scenarios, options.check === true);
+      await playFiles(scenarios, options.check === true, datapath === 'xdp');
     } else if (setup === undefined || read === undefined || write === undefined) {
       throw new InputError('--setup, --read and --write go together');
-    } else if (scenarios.length > 0 || options.check) {
-      throw new InputError('a capture is played without scenarios and without --check');
+    } else if (scenarios.length > 0 || options.check || datapath === 'xdp') {
+      throw new InputError('a capture is played without scenarios, without --check and not on XDP');
     } else await playCaptureFile(setup, read, write);
   } catch (error) {
-    const isInput = [InputError, ScenarioError, SetupError, CaptureFileError].some(
+    const { TestBedError } = await import('../datapath/xdp/test-bed.ts');
+    const isInput = [InputError, ScenarioError, SetupError, CaptureFileError, TestBedError].some(
       kind => error instanceof kind,
     );
     if (!isInput) throw error;
@@ -77,57 +91,75 @@ async function run(scenarios: readonly string[], options: ReplayOptions): Promis
   }
 }
 
-async function playFiles(files: readonly string[], check: boolean): Promise<void> {
+async function playFiles(files: readonly string[], check: boolean, onXdp: boolean): Promise<void> {
   if (files.length === 0) throw new InputError('name a scenario, or give --setup, --read and --write');
   const options = await playOptions();
-  let differing = 0;
-  let checked = 0;
-  for (const file of files) {
-    if (!check) await printPlayed(file, options);
-    else {
-      const counts = await checkFile(file, options);
-      differing += counts.differing;
-      checked += counts.checked;
-    }
+  const work = check ? await checker(files) : await printer(files);
+  if (!onXdp) {
+    work(options);
+    return;
   }
-  if (!check) return;
-  process.stdout.write(`${checked} scenarios, ${differing === 0 ? 'none differs' : `${differing} differ`}\n`);
-  if (differing > 0) process.exitCode = DIFFERENT;
+  await onTestBed(accelerate => work({ ...options, accelerate }));
 }
 
-async function printPlayed(file: string, options: PlayOptions): Promise<void> {
+/**
+ * Runs `work` with a test bed of the XDP program that has the interfaces of the recordings.
+ * @throws Error that says what is missing: root, libbpf, the program
+ */
+export async function onTestBed(work: (accelerate: () => XdpAccelerator) => void): Promise<void> {
+  const { withTestBed } = await import('../datapath/xdp/test-bed.ts');
+  const { XdpAccelerator } = await import('../datapath/xdp/accelerator.ts');
+  const { KERNEL_HZ } = await import('../replay/kernel-timers.ts');
+  const { recordedHost } = await import('../replay/topology.ts');
+  const [, ...interfaces] = recordedHost({ interfaces: 2 }).interfaces;
+  const options = { interfaces, hz: KERNEL_HZ, capacity: CONNECTIONS, destinationCapacity: DESTINATIONS };
+  withTestBed(options, bed => work(() => new XdpAccelerator(bed)));
+}
+
+/** What prints scenarios with what came of them. */
+async function printer(files: readonly string[]): Promise<(options: PlayOptions) => void> {
   const { parseScenarios } = await import('../replay/scenario.ts');
   const { filledIn, playPackets } = await import('../replay/packet-play.ts');
   const { playScheduling, schedulingFilledIn } = await import('../replay/scheduling-play.ts');
-  for (const each of parseScenarios(readText(file), file)) {
-    // As they are recorded: scenarios of scheduling one a line, the others indented.
-    const text =
-      each.kind === 'scheduling'
-        ? JSON.stringify(schedulingFilledIn(each.scenario, playScheduling(each.scenario, file, options)))
-        : JSON.stringify(filledIn(each.scenario, playPackets(each.scenario, file, options)), null, 1);
-    process.stdout.write(`${text}\n`);
-  }
+  return options => {
+    for (const file of files) {
+      for (const each of parseScenarios(readText(file), file)) {
+        // As they are recorded: scenarios of scheduling one a line, the others indented.
+        const text =
+          each.kind === 'scheduling'
+            ? JSON.stringify(schedulingFilledIn(each.scenario, playScheduling(each.scenario, file, options)))
+            : JSON.stringify(filledIn(each.scenario, playPackets(each.scenario, file, options)), null, 1);
+        process.stdout.write(`${text}\n`);
+      }
+    }
+  };
 }
 
-async function checkFile(
-  file: string,
-  options: PlayOptions,
-): Promise<{ checked: number; differing: number }> {
+/** What compares scenarios with what they say. */
+async function checker(files: readonly string[]): Promise<(options: PlayOptions) => void> {
   const { parseScenarios } = await import('../replay/scenario.ts');
   const { checkScenario } = await import('../replay/check.ts');
   const { formatDifference } = await import('../replay/comparison.ts');
-  let differing = 0;
-  const scenarios = parseScenarios(readText(file), file);
-  for (const each of scenarios) {
-    const differences = checkScenario(each, file, options);
-    if (differences.length === 0) continue;
-    differing++;
-    const count = differences.length === 1 ? '1 difference' : `${differences.length} differences`;
+  return options => {
+    let differing = 0;
+    let checked = 0;
+    for (const file of files) {
+      for (const each of parseScenarios(readText(file), file)) {
+        checked++;
+        const differences = checkScenario(each, file, options);
+        if (differences.length === 0) continue;
+        differing++;
+        const count = differences.length === 1 ? '1 difference' : `${differences.length} differences`;
+        process.stdout.write(
+          `${file} ${each.scenario.name}: ${count}\n${differences.map(formatDifference).join('')}\n`,
+        );
+      }
+    }
     process.stdout.write(
-      `${file} ${each.scenario.name}: ${count}\n${differences.map(formatDifference).join('')}\n`,
+      `${checked} scenarios, ${differing === 0 ? 'none differs' : `${differing} differ`}\n`,
     );
-  }
-  return { checked: scenarios.length, differing };
+    if (differing > 0) process.exitCode = DIFFERENT;
+  };
 }
 
 async function playCaptureFile(setup: string, read: string, write: string): Promise<void> {

@@ -16,6 +16,7 @@ import { IcmpType, Icmpv6Type, Unreachable6Code, UnreachableCode } from '../wire
 import { Ipv4, Protocol } from '../wire/ipv4.ts';
 import { Malformed } from '../wire/malformed.ts';
 import { HEADROOM, Packet } from '../wire/packet.ts';
+import type { Accelerator } from './accelerator.ts';
 import { KernelTimedTable } from './kernel-timers.ts';
 import { LocalStack } from './local-stack.ts';
 import { networkOf, type Route, Routes } from './routing.ts';
@@ -61,6 +62,8 @@ export interface HostOptions {
   capacity?: number;
   /** Jiffies on the kernel's clock when the host's began: where the slots of its timer wheel end. */
   timerPhase?: number;
+  /** Works in front of the director; its tables are the director's. */
+  accelerator?: Accelerator;
 }
 
 const CONNECTIONS = 65536;
@@ -92,24 +95,34 @@ export class ReplayHost implements Network, HostAddresses {
   readonly #neighbours = new Map<string, Uint8Array>();
   #hops = new Map<string, HostHop | undefined>();
   readonly #packet = new Packet();
+  readonly #connections: KernelTimedTable;
+  readonly #accelerator: Accelerator | undefined;
   readonly #way: Way;
   readonly #stack: LocalStack;
 
   constructor(options: HostOptions = {}) {
-    const destinations = new DestinationTable(DESTINATIONS);
-    const connections = new KernelTimedTable(
-      { capacity: options.capacity ?? CONNECTIONS, destinations },
+    const { settings, random, accelerator } = options;
+    const destinations = accelerator
+      ? new DestinationTable(accelerator.destinationCapacity, accelerator.destinationMemory)
+      : new DestinationTable(DESTINATIONS);
+    this.#connections = new KernelTimedTable(
+      {
+        capacity: accelerator?.capacity ?? options.capacity ?? CONNECTIONS,
+        destinations,
+        ...(accelerator ? { memory: accelerator.connectionMemory, seed: accelerator.seed } : {}),
+      },
       options.timerPhase ?? TIMER_PHASE,
     );
-    const { settings, random } = options;
     this.director = new Director({
       network: this,
       host: this,
       destinations,
-      connections,
+      connections: this.#connections,
       ...(settings ? { settings } : {}),
       ...(random ? { random } : {}),
     });
+    this.#accelerator = accelerator;
+    accelerator?.serve(this.director);
     this.#way = new Way(this, new IcmpErrors(this), this.director.pool);
     this.#stack = new LocalStack(this);
     this.addAddress(LOOPBACK_INDEX, Uint8Array.of(127, 0, 0, 1), 8);
@@ -189,6 +202,7 @@ export class ReplayHost implements Network, HostAddresses {
   changed(): void {
     this.#hops = new Map();
     this.director.resolveNextHops();
+    this.#accelerator?.changed();
   }
 
   /** The frames sent since the last call. */
@@ -281,24 +295,40 @@ export class ReplayHost implements Network, HostAddresses {
   /** Takes a frame in from the wire. Frames for other stations and what is no IP are ignored. */
   receive(frame: Uint8Array, on: HostInterface): void {
     const packet = this.#packet;
+    const handled = this.#accelerate(frame, on);
+    if (handled === Handled.entirely) return;
     if (packet.load(frame) !== Malformed.none) return;
     if (packet.family === 0 || !isFor(frame, on.mac) || !this.#isSaneSource(packet)) return;
     const { director, now } = this;
     if (this.isLocal(packet.bytes, packet.destinationAt, packet.family)) {
       if (packet.family === 4 && packet.bytes[packet.destinationAt] === 127) return;
-      const verdict = director.process(packet, on.index, now);
+      const verdict = handled === Handled.passed ? Verdict.pass : director.process(packet, on.index, now);
       if (verdict === Verdict.pass) this.#stack.receive(packet);
       else if (verdict === Verdict.passWhole) this.#stack.receive(director.whole);
       return;
     }
     if (!this.forwarding[packet.family] || !isUnicast(packet)) return;
-    const verdict = director.process(packet, on.index, now, true);
+    const verdict = handled === Handled.passed ? Verdict.pass : director.process(packet, on.index, now, true);
     if (verdict === Verdict.pass) this.#route(packet);
     else if (verdict === Verdict.passWhole) {
       this.#way.came = director.wholeCame;
       this.#route(director.whole);
       this.#way.came = undefined;
     }
+  }
+
+  /** Gives a frame to the accelerator first, if there is one. */
+  #accelerate(frame: Uint8Array, on: HostInterface): Handled {
+    const accelerator = this.#accelerator;
+    if (!accelerator) return Handled.not;
+    const outcome = accelerator.receive(frame, on.index, this.#connections.tick(this.now));
+    this.#connections.followAccelerator();
+    if (outcome === 'up') return Handled.not;
+    if (outcome === 'pass') return Handled.passed;
+    if (outcome === 'dropped') return Handled.entirely;
+    const dev = (this.interfaces[outcome.interfaceIndex - 1] as HostInterface).name;
+    this.#sent.push({ dev, bytes: outcome.bytes.slice() });
+    return Handled.entirely;
   }
 
   /** A source that is the host's own, a group, or nobody never comes from a wire (ip_route_input_slow). */
@@ -358,6 +388,11 @@ export class ReplayHost implements Network, HostAddresses {
     this.director.expire(to);
   }
 }
+
+/** What an accelerator did with a frame: nothing, all there is to do, or it left it to the host's stack. */
+const Handled = { not: 0, entirely: 1, passed: 2 } as const;
+
+type Handled = (typeof Handled)[keyof typeof Handled];
 
 /** Milliseconds between two looks at what time demands. */
 const BEAT = 100;

@@ -31,13 +31,25 @@ export class KernelTimedTable extends ConnectionTable {
   /** What `setExpires` was given, by slot: the time that listings count down to. */
   readonly #nominal: Int32Array;
   readonly #phase: number;
+  /** What stands in the records, by slot: another time there was written by somebody else. */
+  readonly #written: Int32Array;
   #now = 0;
 
   /** @param phase jiffies on the kernel's clock when ours began */
   constructor(options: Omit<ConnectionTableOptions, 'hz'>, phase: number) {
     super({ ...options, hz: KERNEL_HZ });
     this.#nominal = new Int32Array(options.capacity);
+    this.#written = new Int32Array(options.capacity);
     this.#phase = phase;
+  }
+
+  /** Treats the timers that an accelerator restarted on the same records as if they had been restarted here. */
+  followAccelerator(): void {
+    for (let slot = 0; slot < this.highWater; slot++) {
+      if (!this.isUsed(slot)) continue;
+      const tick = super.expires(slot);
+      if (tick !== this.#written[slot]) this.setExpires(slot, tick);
+    }
   }
 
   override tick(now: number): number {
@@ -47,7 +59,9 @@ export class KernelTimedTable extends ConnectionTable {
 
   override setExpires(slot: number, tick: number): void {
     this.#nominal[slot] = tick;
-    super.setExpires(slot, firesAt(tick + this.#phase, this.#now + this.#phase) - this.#phase);
+    const end = firesAt(tick + this.#phase, this.#now + this.#phase) - this.#phase;
+    this.#written[slot] = end;
+    super.setExpires(slot, end);
   }
 
   override expires(slot: number): number {

@@ -1,5 +1,6 @@
 /** Plays scenarios of packets: each step's frames go in, and what the director does is written beside them. */
 import type { NameService } from '../ipvsadm/names.ts';
+import type { Accelerator } from './accelerator.ts';
 import { CommandError, Console } from './console.ts';
 import { describeFrame, fromHex, toHex } from './frames.ts';
 import type { HostInterface, HostOptions, ReplayHost } from './host.ts';
@@ -19,6 +20,8 @@ export interface PlayOptions {
   random?: () => number;
   /** Jiffies on the kernel's clock at t = 0, whose timer wheel decides when connections end. */
   timerPhase?: number;
+  /** Makes what works in front of the director; called for each director. */
+  accelerate?: () => Accelerator;
   /** What steps show that do not say what: everything (default), or nothing. */
   listings?: 'everything' | 'asked';
 }
@@ -194,8 +197,12 @@ class Player {
 }
 
 /** What the host takes of the options. */
-export function hostOptions({ random, timerPhase }: PlayOptions): HostOptions {
-  return { ...(random ? { random } : {}), ...(timerPhase === undefined ? {} : { timerPhase }) };
+export function hostOptions({ random, timerPhase, accelerate }: PlayOptions): HostOptions {
+  return {
+    ...(random ? { random } : {}),
+    ...(timerPhase === undefined ? {} : { timerPhase }),
+    ...(accelerate ? { accelerator: accelerate() } : {}),
+  };
 }
 
 function withoutProgram(argv: readonly string[]): string[] {

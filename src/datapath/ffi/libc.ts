@@ -18,6 +18,7 @@ const mmap = libc.func(
 const mount = libc.func('int mount(str source, str target, str type, ulong flags, str data)');
 const umount2 = libc.func('int umount2(str target, int flags)');
 const setns = libc.func('int setns(int fd, int type)');
+const unshare = libc.func('int unshare(int flags)');
 const ifNameToIndex = libc.func('uint if_nametoindex(str name)');
 const ifIndexToName = libc.func('str if_indextoname(uint index, _Out_ void *name)');
 const flock = libc.func('int flock(int fd, int operation)');
@@ -169,6 +170,24 @@ export function inNetworkNamespace<Result>(path: string, action: () => Result): 
     } finally {
       closeSync(inside);
     }
+    try {
+      return action();
+    } finally {
+      checked(setns(before, CLONE_NEWNET), 'returning to the previous network namespace');
+    }
+  } finally {
+    closeSync(before);
+  }
+}
+
+/**
+ * Runs `action` with this thread in a new, empty network namespace and returns to the one it was in. What `action` leaves
+ * there ends with the last descriptor or child process that refers to it. `action` must not be asynchronous.
+ */
+export function inNewNetworkNamespace<Result>(action: () => Result): Result {
+  const before = openSync('/proc/thread-self/ns/net', 'r');
+  try {
+    checked(unshare(CLONE_NEWNET), 'making a network namespace', 'this needs root (CAP_SYS_ADMIN)');
     try {
       return action();
     } finally {

@@ -25,6 +25,7 @@ import {
   BpfMap,
   BpfObject,
   type BpfProgram,
+  FrameRunner,
   possibleCpus,
   type TestRun,
   type TestRunResult,
@@ -81,6 +82,8 @@ export interface FastPathOptions {
   destinationCapacity?: number;
   /** Most services and VIPs, likewise. Default 1024. */
   serviceCapacity?: number;
+  /** Ticks a second, for tests that stop the clock; measured if missing. */
+  hz?: number;
   /** The compiled object. Default: the one that belongs to this installation. */
   object?: string;
 }
@@ -230,7 +233,7 @@ export class FastPath {
       this.ownerMemory = this.#maps.owners.memory();
       this.#interfaces = new DataView(this.#maps.interfaces.memory());
       this.control = new ControlRecord(this.#maps.control.memory());
-      this.#fillControl();
+      this.#fillControl(options.hz);
       this.#pin(existing);
       if (this.adopted) this.#adoptLinks();
     } catch (error) {
@@ -284,11 +287,11 @@ export class FastPath {
     for (const map of existing.values()) map.close();
   }
 
-  #fillControl(): void {
+  #fillControl(hz: number | undefined): void {
     const control = this.control;
     if (control.version === 0) {
       control.seed = randomBytes(4).readUInt32LE();
-      control.hz = measureFrequency(() => this.readClock());
+      control.hz = hz ?? measureFrequency(() => this.readClock());
       control.version = LAYOUT_VERSION;
     }
     control.bucketMask = bucketCount(this.capacity) - 1;
@@ -440,6 +443,11 @@ export class FastPath {
     this.#passToHost.run({ frame, interfaceIndex: index, live: true });
   }
 
+  /** For many runs. */
+  runner(longest: number): FrameRunner {
+    return new FrameRunner(this.program, longest);
+  }
+
   /** Runs the program on a frame without attaching it; for tests and measurements. */
   run(options: TestRun): TestRunResult {
     return this.program.run(options);
@@ -479,6 +487,13 @@ export class FastPath {
       totals[at % words] = (totals[at % words] as number) + Number(word);
     });
     return totals;
+  }
+
+  /** Empties all tables but what is known of interfaces: for tests. No director may go on working on them. */
+  clear(): void {
+    for (const name of PINNED) {
+      if (!['control', 'interfaces', 'sockets', 'devices'].includes(name)) this.#maps[name].clear(this.#cpus);
+    }
   }
 
   /** Bytes of the kernel's memory that the tables take. */
