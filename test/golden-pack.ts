@@ -2,7 +2,7 @@
 import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { brotliCompressSync, constants } from 'node:zlib';
-import { PACKED, sharedRecordings } from './golden.ts';
+import { encodingOf, PACKED, sharedRecordings } from './golden.ts';
 
 const shared = sharedRecordings();
 if (!shared) {
@@ -11,11 +11,12 @@ if (!shared) {
 }
 for (const folder of readdirSync(shared).filter(name => statSync(join(shared, name)).isDirectory())) {
   const files: Record<string, string> = {};
+  // The captures repeat the frames of the JSON beside them: those of one folder are enough to read captures with.
+  const wanted = folder === 'rewrite' ? /\.(jsonl?|pcap)$/ : /\.jsonl?$/;
   for (const name of readdirSync(join(shared, folder))
-    .filter(file => /\.jsonl?$/.test(file))
-    .sort()) {
-    files[name] = readFileSync(join(shared, folder, name), 'utf8');
-  }
+    .filter(file => wanted.test(file)))
+    .sort()) 
+    files[name] = readFileSync(join(shared, folder, name), encodingOf(name));
   const text = Buffer.from(JSON.stringify(files));
   const packed = brotliCompressSync(text, {
     params: { [constants.BROTLI_PARAM_LGWIN]: 24, [constants.BROTLI_PARAM_SIZE_HINT]: text.length },

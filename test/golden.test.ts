@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { test } from 'node:test';
-import { PACKED, sharedRecordings, unpackFolder } from './golden.ts';
+import { encodingOf, PACKED, sharedRecordings, unpackFolder } from './golden.ts';
 
 const shared = sharedRecordings();
 
@@ -13,7 +13,10 @@ test('the packed recordings are those of the surroundings', {
   assert.ok(packs.length > 0);
   for (const pack of packs) {
     for (const [name, text] of Object.entries(unpackFolder(pack))) {
-      const original = readFileSync(join(shared as string, basename(pack, '.json.br'), name), 'utf8');
+      const original = readFileSync(
+        join(shared as string, basename(pack, '.json.br'), name),
+        encodingOf(name),
+      );
       assert.equal(text, original, `${pack} ${name}: run node test/golden-pack.ts`);
     }
   }

@@ -39,7 +39,8 @@ function unpack(): string {
     const files = unpackFolder(name);
     const folder = join(partial, basename(name, '.json.br'));
     mkdirSync(folder);
-    for (const [file, text] of Object.entries(files)) writeFileSync(join(folder, file), text);
+    for (const [file, text] of Object.entries(files))
+      writeFileSync(join(folder, file), text, encodingOf(file));
   }
   try {
     renameSync(partial, target);
@@ -50,7 +51,12 @@ function unpack(): string {
   return `${target}/`;
 }
 
-/** The recordings in one pack, text by file name. */
+/** How a file stands in a pack: text as it is, captures in base64. */
+export function encodingOf(name: string): 'utf8' | 'base64' {
+  return name.endsWith('.pcap') ? 'base64' : 'utf8';
+}
+
+/** The recordings in one pack, by file name, encoded as `encodingOf` says. */
 export function unpackFolder(pack: string): Record<string, string> {
   return JSON.parse(brotliDecompressSync(readFileSync(join(PACKED, pack))).toString()) as Record<
     string,
