@@ -39,6 +39,9 @@ import type {
 import { COUNTER_STRIDE, ESTIMATION_PERIOD, Tally } from './statistics.ts';
 import { TCP_STATE_NAMES } from './tcp-states.ts';
 
+/** Milliseconds that the kernel's work queue takes about to end the connections of a deleted server. */
+const EXPIRY_DELAY = 10;
+
 export class Administration implements VirtualServer {
   readonly tableSize: number;
   /** Milliseconds: the time listings are made for; the director sets it. */
@@ -58,7 +61,8 @@ export class Administration implements VirtualServer {
   readonly #index: ServiceIndex;
   readonly #settings: Settings;
   readonly #locals: LocalAddresses;
-  #serversWent = false;
+  /** When a server was last deleted whose connections are to end, milliseconds. */
+  #serversWentAt: number | undefined;
   readonly #table: ServiceTable;
   readonly #tallies = new Map<Service, Tally>();
   readonly #total = new Tally();
@@ -90,8 +94,8 @@ export class Administration implements VirtualServer {
 
   /** Ends the connections of servers deleted since the last call, where `expire_nodest_conn` asks for it. */
   expireConnections(tick: number): void {
-    if (!this.#serversWent) return;
-    this.#serversWent = false;
+    if (this.#serversWentAt === undefined || this.now < this.#serversWentAt + EXPIRY_DELAY) return;
+    this.#serversWentAt = undefined;
     this.#lifecycle.expireWithoutServer(tick);
   }
 
@@ -205,7 +209,7 @@ export class Administration implements VirtualServer {
         const { index, service } = destination;
         this.#tallyOf(service).add(this.#pool.counters, index * COUNTER_STRIDE);
         this.#pool.remove(destination, this.now);
-        if (this.#settings.expire_nodest_conn) this.#serversWent = true;
+        if (this.#settings.expire_nodest_conn) this.#serversWentAt = this.now;
         if (!last) this.#compile(service, 'delete');
         this.onChange();
       },

@@ -31,6 +31,8 @@ export class Lifecycle {
   evictions = 0;
   /** How many connections a connection controls that is no template (FTP). By slot. */
   readonly #controlledBy = new Map<number, number>();
+  /** Ticks by template: what its service said when it was made, until it ran out. Not kept across a restart. */
+  readonly #templateTimeouts = new Map<number, number>();
   #evictionHand = 0;
   #sweepHand = 0;
   /** Called with a slot just before it is freed. */
@@ -106,6 +108,16 @@ export class Lifecycle {
     }
   }
 
+  /** Says how many ticks a template lives without a new connection; its first does not start that time yet. */
+  setTemplateTimeout(slot: number, ticks: number): void {
+    this.#templateTimeouts.set(slot, ticks);
+  }
+
+  /** Starts a template's time anew, as each new connection under it does. */
+  renewTemplate(slot: number, tick: number, otherwise: number): void {
+    this.connections.setExpires(slot, (tick + (this.#templateTimeouts.get(slot) ?? otherwise)) | 0);
+  }
+
   /** Lets `controller` control `slot`. */
   control(slot: number, controller: number): void {
     const { connections } = this;
@@ -135,6 +147,10 @@ export class Lifecycle {
     const { connections } = this;
     if (this.controlled(slot) > 0) {
       connections.setExpires(slot, (tick + this.timeouts.controlling) | 0);
+      // From now on that is its timeout, also when a new connection restarts it.
+      if (connections.flags(slot) & ConnectionFlag.template) {
+        this.#templateTimeouts.set(slot, this.timeouts.controlling);
+      }
       return;
     }
     const controller = this.controllerOf(slot);
@@ -180,6 +196,7 @@ export class Lifecycle {
     const controller = this.controllerOf(slot);
     if (controller >= 0) this.#uncontrol(controller);
     this.#controlledBy.delete(slot);
+    this.#templateTimeouts.delete(slot);
     const destination = connections.destination(slot);
     if (destination >= 0) this.#unbind(slot, destination);
     connections.remove(slot);

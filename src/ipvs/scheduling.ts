@@ -190,7 +190,7 @@ export class Scheduling {
       if (destination < 0) return Refused.noServer;
       this.#setTemplateKey(template, service, packet, mark);
       const port = this.#templatePort(service, packet, destination);
-      controller = this.#createTemplate(template, call, destination, port, tick);
+      controller = this.#createTemplate(service, template, call, destination, port, tick);
       if (controller < 0) return Refused.dropped;
     }
     const slot = this.#create(service, packet, destination, packet.destinationPort, now, tick);
@@ -229,7 +229,7 @@ export class Scheduling {
       this.#invalidate(controller);
       controller = -1;
     }
-    if (controller < 0) controller = this.#createTemplate(template, call, index, portRaw, tick);
+    if (controller < 0) controller = this.#createTemplate(service, template, call, index, portRaw, tick);
     if (controller < 0) return Refused.dropped;
     const flags = service.specification.onePacket ? ConnectionFlag.onePacket : 0;
     const slot = this.#lifecycle.create(key, flags, index, portRaw, tick);
@@ -257,6 +257,7 @@ export class Scheduling {
   }
 
   #createTemplate(
+    service: Service,
     key: ConnectionKey,
     call: string,
     destination: number,
@@ -265,15 +266,19 @@ export class Scheduling {
   ): number {
     if (call !== '') this.#sip.number(key, tick);
     const slot = this.#lifecycle.create(key, 0, destination, portRaw, tick);
+    if (slot >= 0) this.#lifecycle.setTemplateTimeout(slot, this.#timeoutOf(service));
     if (slot >= 0 && call !== '') this.#sip.remember(slot, key, call);
     return slot;
   }
 
   #control(service: Service, slot: number, controller: number, tick: number): void {
-    const lifecycle = this.#lifecycle;
-    lifecycle.control(slot, controller);
-    const timeout = service.specification.persistenceTimeout * lifecycle.timeouts.hz;
-    lifecycle.connections.setExpires(controller, (tick + timeout) | 0);
+    this.#lifecycle.control(slot, controller);
+    this.#lifecycle.renewTemplate(controller, tick, this.#timeoutOf(service));
+  }
+
+  /** Persistence timeout in ticks. */
+  #timeoutOf(service: Service): number {
+    return service.specification.persistenceTimeout * this.#lifecycle.timeouts.hz;
   }
 
   /**

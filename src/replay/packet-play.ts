@@ -57,6 +57,8 @@ const HEAD_START = 610;
 /** Milliseconds from the end of a step to the next frame, and to the end of a step that does not say when it ended. */
 const GAP = 2;
 const STEP = 15;
+/** Milliseconds that a command takes to begin. */
+const COMMAND = 8;
 /** How long the recorder listens after a flood, milliseconds. */
 const FLOOD_WAIT = 100;
 /** How long the recorder waits for the statistics to be brought up to date, milliseconds. */
@@ -126,13 +128,13 @@ class Player {
       case 'show':
         break;
       case 'ipvsadm': {
-        this.#settle(step, begun);
+        host.advance(begun + COMMAND);
         const { status, stdout, stderr } = this.console.ipvsadm(withoutProgram(step.argv), step.stdin);
         Object.assign(outcome, { status, stdout, stderr });
         break;
       }
       case 'sh':
-        this.#settle(step, begun);
+        host.advance(begun + COMMAND);
         outcome.stdout = this.console.shell(step.cmd);
         break;
     }
