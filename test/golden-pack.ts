@@ -13,10 +13,8 @@ for (const folder of readdirSync(shared).filter(name => statSync(join(shared, na
   const files: Record<string, string> = {};
   // The captures repeat the frames of the JSON beside them: those of one folder are enough to read captures with.
   const wanted = folder === 'rewrite' ? /\.(jsonl?|pcap)$/ : /\.jsonl?$/;
-  for (const name of readdirSync(join(shared, folder))
-    .filter(file => wanted.test(file)))
-    .sort()) 
-    files[name] = readFileSync(join(shared, folder, name), encodingOf(name));
+  const names = readdirSync(join(shared, folder)).filter(name => wanted.test(name));
+  for (const name of names.sort()) files[name] = readFileSync(join(shared, folder, name), encodingOf(name));
   const text = Buffer.from(JSON.stringify(files));
   const packed = brotliCompressSync(text, {
     params: { [constants.BROTLI_PARAM_LGWIN]: 24, [constants.BROTLI_PARAM_SIZE_HINT]: text.length },
