@@ -336,12 +336,13 @@ export class Administration implements VirtualServer {
     const listed: ConnectionStatus[] = [];
     for (let slot = 0; slot < connections.highWater; slot++) {
       if (!connections.isUsed(slot) || connections.hasExpired(slot, tick)) continue;
-      listed.push(this.#connectionStatus(slot, tick));
+      listed.push(this.connectionStatus(slot, tick));
     }
     return listed;
   }
 
-  #connectionStatus(slot: number, tick: number): ConnectionStatus {
+  /** One connection as listings show it. */
+  connectionStatus(slot: number, tick: number): ConnectionStatus {
     const { connections } = this.#lifecycle;
     const servers = this.#pool.table.bytes;
     const flags = connections.flags(slot);

@@ -12,6 +12,7 @@ import { ConnectionFlag, ConnectionKey, ConnectionTable } from './connections.ts
 import { Defence } from './defence.ts';
 import { DestinationFlag, DestinationTable, Forwarding } from './destinations.ts';
 import { DROP_NAMES, Drop } from './drops.ts';
+import { Explainer, type PacketExplanation } from './explain.ts';
 import { forwardBypass } from './forwarding/bypass.ts';
 import type { FragmentSizes } from './forwarding/fragmenter.ts';
 import { Fullnat } from './forwarding/fullnat.ts';
@@ -105,6 +106,7 @@ export class Director {
   readonly #related: Related;
   readonly #fragments: Fragments;
   readonly #index = new ServiceIndex();
+  readonly #explainer: Explainer;
   readonly #key = new ConnectionKey();
   #nextEstimate = ESTIMATION_PERIOD * 1000;
 
@@ -125,6 +127,7 @@ export class Director {
     this.#selector = new Selector(this.destinations, {
       random: options.random ?? (() => 0),
       localityExpiration: this.settings.lblc_expiration * 1000,
+      replicatedExpiration: this.settings.lblcr_expiration * 1000,
     });
     this.#errors = new IcmpErrors(this.#network);
     this.#way = new Way(this.#network, this.#errors, this.pool, options.random?.() ?? 0);
@@ -176,16 +179,40 @@ export class Director {
       this.#locals,
     );
     this.administration.engineDataOf = slot => this.#sip.callIdOf(slot);
+    this.#explainer = new Explainer({
+      network: this.#network,
+      settings: this.settings,
+      connections: this.connections,
+      lifecycle: this.#lifecycle,
+      administration: this.administration,
+      index: this.#index,
+      scheduling: this.#scheduling,
+      ftp: this.ftp,
+      defence: this.defence,
+      marks: () => this.marks,
+      beginsAnew: (slot, packet) =>
+        isFirst(packet) && this.#isReplaceable(slot, this.connections.destination(slot)),
+      standsBack: () => this.#standsBack(),
+      isStrayReply: packet => this.#isStrayReply(packet),
+      isBypassed: (service, packet) => this.#isBypassed(service, packet),
+    });
   }
 
   /**
    * Gives a setting the value that `text` says; it is in force at once. (One written into `settings` is too, but for
-   * those of the defence, which follow with the next `expire`.)
+   * those of the defence and of locality, which follow with the next `expire`.)
    * @throws SettingError
    */
   set(name: string, text: string): void {
     this.settings[settingName(name)] = parseSetting(name, text);
     if (name === 'drop_entry' || name === 'drop_packet' || name === 'secure_tcp') this.defence.update();
+    this.#applySettings();
+  }
+
+  /** Hands on the settings that others keep a copy of. */
+  #applySettings(): void {
+    this.#selector.localityExpiration = this.settings.lblc_expiration * 1000;
+    this.#selector.replicatedExpiration = this.settings.lblcr_expiration * 1000;
   }
 
   /**
@@ -201,6 +228,24 @@ export class Director {
     if (packet.isFragment || packet.fragmentHeader >= 0)
       return this.#reassemble(packet, interfaceIndex, now, routedOn);
     return this.#direct(packet, interfaceIndex, now, routedOn);
+  }
+
+  /**
+   * Tells what `process` would do with a packet now, and why; changes nothing. `explanationText` makes it readable.
+   * @param routedOn as for `process`
+   */
+  explain(packet: Packet, interfaceIndex: number, now: number, routedOn = false): PacketExplanation {
+    return this.#explainer.explain(packet, interfaceIndex, now, routedOn);
+  }
+
+  /** The host it stands on. */
+  get network(): Network {
+    return this.#network;
+  }
+
+  /** True while the stricter TCP table applies (`secure_tcp`). */
+  get isTcpSecure(): boolean {
+    return this.#lifecycle.secureTcp;
   }
 
   /** The datagram that belongs to `Verdict.passWhole`. Valid until the next call of `process`. */
@@ -537,6 +582,7 @@ export class Director {
     const tick = this.connections.tick(now);
     this.administration.expireConnections(tick);
     this.#lifecycle.sweep(tick, limit);
+    this.#applySettings();
     this.defence.run(now);
     this.#locals.sweep(tick);
     this.pool.sweep(now);

@@ -94,11 +94,20 @@ export class Lifecycle {
   }
 
   #unbind(slot: number, destination: number): void {
-    const { table, persistent } = this.pool;
+    const { persistent } = this.pool;
+    if (this.connections.flags(slot) & ConnectionFlag.template)
+      persistent[destination] = (persistent[destination] as number) - 1;
+    this.discount(slot, destination);
+  }
+
+  /** Takes a connection out of what its server's record counts; a template is not counted there. */
+  discount(slot: number, destination: number): void {
+    const { table } = this.pool;
     const flags = this.connections.flags(slot);
-    if (flags & ConnectionFlag.template) persistent[destination] = (persistent[destination] as number) - 1;
-    else if (flags & ConnectionFlag.inactive) table.addInactive(destination, -1);
-    else table.addActive(destination, -1);
+    if ((flags & ConnectionFlag.template) === 0) {
+      if (flags & ConnectionFlag.inactive) table.addInactive(destination, -1);
+      else table.addActive(destination, -1);
+    }
     if ((table.flags(destination) & DestinationFlag.overloaded) === 0) return;
     const total = table.active(destination) + table.inactive(destination);
     const lower = table.lowerThreshold(destination);

@@ -29,6 +29,12 @@ export class PathMtus {
     return Math.min(Math.abs(mtu), linkMtu);
   }
 
+  /** What `use` would answer. */
+  forNext(index: number, linkMtu: number): number {
+    const mtu = this.#mtus[index] as number;
+    return mtu === 0 ? linkMtu : Math.min(Math.abs(mtu), linkMtu);
+  }
+
   /** The MTU in effect now. */
   inEffect(index: number, linkMtu: number): number {
     const mtu = this.#mtus[index] as number;

@@ -8,6 +8,7 @@ import type { Packet } from '../wire/packet.ts';
 import { ConnectionFlag, ConnectionKey } from './connections.ts';
 import { DESTINATION_BYTES, DestinationField, DestinationFlag, Forwarding } from './destinations.ts';
 import { Drop } from './drops.ts';
+import { explainSelection, type SelectionExplanation } from './explanation.ts';
 import type { Fullnat } from './forwarding/fullnat.ts';
 import type { Ftp } from './ftp.ts';
 import type { Lifecycle } from './lifecycle.ts';
@@ -34,6 +35,26 @@ export const Refused = {
   /** The persistence engine cannot read the packet. */
   engine: -6,
 } as const;
+
+/** What `Scheduling.schedule` would do. */
+export interface SchedulingPreview {
+  /** One of `Refused`, 0 if a connection would be made. */
+  refused: number;
+  /** What the persistence engine goes by: '' without one, undefined if it cannot read the packet. */
+  call: string | undefined;
+  /** The packet's template, -1: none, or the service is not persistent. */
+  template: number;
+  /** The template's server will do. */
+  templateHolds: boolean;
+  /** The choice of a server, undefined where it was not needed or not come to. */
+  selection: SelectionExplanation | undefined;
+  /** Index, -1: none; null: left to chance. */
+  destination: number | null;
+  /** The server's port. */
+  port: number;
+  /** Records that the connection, and a template for it, would take. */
+  records: number;
+}
 
 const FTP_PORT = 21;
 const FTP_DATA_PORT = 20;
@@ -96,9 +117,62 @@ export class Scheduling {
     return this.#create(service, packet, destination, packet.destinationPort, now, tick);
   }
 
+  /** Tells what `schedule` would do, and changes nothing. */
+  preview(service: Service, packet: Packet, mark: number, now: number, tick: number): SchedulingPreview {
+    const preview: SchedulingPreview = {
+      refused: 0,
+      call: '',
+      template: -1,
+      templateHolds: false,
+      selection: undefined,
+      destination: -1,
+      port: 0,
+      records: 1,
+    };
+    const refuse = (refused: number): SchedulingPreview => ({ ...preview, refused });
+    if (packet.sourcePort === FTP_DATA_PORT) return refuse(Refused.ignored);
+    const isPersistent = service.specification.persistenceTimeout > 0;
+    if (isPersistent) {
+      preview.call = this.#callOf(service, packet);
+      if (preview.call === undefined) return refuse(Refused.engine);
+      const key = new ConnectionKey();
+      this.#setTemplateKey(key, service, packet, mark);
+      preview.template = this.#findTemplate(key, preview.call, tick);
+      if (preview.template >= 0) {
+        preview.destination = this.#lifecycle.connections.destination(preview.template);
+        preview.templateHolds = this.#isTemplateUsable(preview.destination);
+      }
+      if (!preview.templateHolds) preview.records = 2;
+    } else if (!('mark' in service.key) && packet.destinationPort !== service.key.port) {
+      return refuse(Refused.noServer);
+    }
+    if (!preview.templateHolds) {
+      const { plan } = service;
+      if (!plan) return { ...refuse(Refused.noServer), destination: -1 };
+      const expiration = this.#selector.expirationOf(plan);
+      preview.selection = explainSelection(plan, this.#requestOf(packet, now), this.#pool.table, {
+        localityExpiration: expiration,
+      });
+      preview.destination = preview.selection.chosen;
+      if (preview.destination === -1) return refuse(Refused.noServer);
+    }
+    if (preview.destination === null) return preview;
+    preview.port = this.#serverPort(preview.destination, packet.destinationPort, service);
+    const isUnreachable = this.#isFullnat(preview.destination) && service.localAddresses.length === 0;
+    return isUnreachable ? refuse(Refused.noLocalAddress) : preview;
+  }
+
+  /** True if `scheduleFromServer` would make a connection for this datagram. */
+  wouldScheduleFromServer({ service }: Destination, packet: Packet): boolean {
+    return !('mark' in service.key) && this.#callOf(service, packet) !== undefined;
+  }
+
   #select(service: Service, packet: Packet, now: number): number {
     const { plan } = service;
-    if (!plan) return -1;
+    return plan ? this.#selector.select(plan, this.#requestOf(packet, now)) : -1;
+  }
+
+  #requestOf(packet: Packet, now: number): SelectionRequest {
     const request = this.#request;
     request.now = now;
     request.family = packet.family === 6 ? 6 : 4;
@@ -107,7 +181,7 @@ export class Scheduling {
     request.sourceAt = packet.sourceAt;
     request.destinationAt = packet.destinationAt;
     request.sourcePort = packet.sourcePort;
-    return this.#selector.select(plan, request);
+    return request;
   }
 
   /** Enters the connection of a packet to a destination. Its port is the server's own, or the packet's if it has none. */

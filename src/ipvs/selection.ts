@@ -20,6 +20,8 @@ export interface SelectorOptions {
   random: () => number;
   /** How long locality remembers an unused address, milliseconds (`lblc_expiration`, the kernel's default 24 h). */
   localityExpiration: number;
+  /** The same for sets of servers (`lblcr_expiration`). Default: `localityExpiration`. */
+  replicatedExpiration?: number;
 }
 
 export const DEFAULT_LOCALITY_EXPIRATION = 24 * 60 * 60 * 1000;
@@ -27,6 +29,8 @@ export const DEFAULT_LOCALITY_EXPIRATION = 24 * 60 * 60 * 1000;
 export class Selector {
   /** Milliseconds; may be changed at any time. */
   localityExpiration: number;
+  /** The same for sets of servers. */
+  replicatedExpiration: number;
   readonly #destinations: DestinationTable;
   readonly #random: () => number;
 
@@ -34,6 +38,7 @@ export class Selector {
     this.#destinations = destinations;
     this.#random = options.random;
     this.localityExpiration = options.localityExpiration;
+    this.replicatedExpiration = options.replicatedExpiration ?? options.localityExpiration;
   }
 
   /**
@@ -51,8 +56,14 @@ export class Selector {
       case 'random':
         return selectOfTwo(plan.destinations, this.#destinations, this.#random);
       case 'locality':
-        return selectLocal(plan, request, this.#destinations, this.localityExpiration);
+        return selectLocal(plan, request, this.#destinations, this.expirationOf(plan));
     }
+  }
+
+  /** How long this plan remembers, milliseconds. */
+  expirationOf(plan: Plan): number {
+    const isReplicated = plan.kind === 'locality' && plan.replicated;
+    return isReplicated ? this.replicatedExpiration : this.localityExpiration;
   }
 }
 
