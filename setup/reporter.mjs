@@ -2,6 +2,15 @@
 // reason: without root or a system tool it must be plain which tests did not run.
 import { relative } from 'node:path';
 
+/** An error with what caused it: the runner wraps a test's error, and a property wraps that of its counterexample. */
+function describe(error) {
+  const texts = [];
+  for (let each = error?.code === 'ERR_TEST_FAILURE' ? error.cause : error; each; each = each.cause) {
+    texts.push(each.stack ?? each.message ?? String(each));
+  }
+  return texts.join('\ncaused by ');
+}
+
 export default async function* reporter(events) {
   const skipped = [];
   const failed = [];
@@ -28,9 +37,7 @@ export default async function* reporter(events) {
     else {
       totals.failed++;
       failed.push(`${file}: ${data.name}`);
-      const error = data.details?.error;
-      const cause = error?.cause ?? error;
-      yield `\nFAILED ${file}: ${data.name}\n${cause?.stack ?? cause?.message ?? String(cause)}\n`;
+      yield `\nFAILED ${file}: ${data.name}\n${describe(data.details?.error)}\n`;
     }
     files.set(file, (files.get(file) ?? 0) + 1);
   }
