@@ -326,7 +326,7 @@ test('locality remembers by destination address and follows a server that leaves
 test('lblcr: a set that did not change for the expiration time loses its most loaded server', () => {
   const table = tableOf([{ weight: 1 }, { weight: 1 }, { weight: 1 }]);
   const selector = selectorOf(table);
-  selector.localityExpiration = 10 * MINUTE;
+  selector.replicatedExpiration = 10 * MINUTE;
   const plan = compile('lblcr', table) as LocalityPlan;
   const set = (): number[] | undefined => plan.cache.get('00000007')?.servers.map(server => server.index);
   selector.select(plan, request(7, 0));
