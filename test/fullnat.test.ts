@@ -264,7 +264,7 @@ test('whatever is lost, doubled or overtaken: the bytes arrive as they were sent
     { numRuns: 300 },
   );
   assert.ok(transfers > 250, `${transfers} transfers completed`);
-  assert.ok(told > 50, `${told} servers were told`);
+  assert.ok(told > 30, `${told} servers were told`);
 });
 
 /** Every segment that acknowledges only the server's SYN has the option, no other has. */

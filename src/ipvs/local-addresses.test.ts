@@ -142,6 +142,20 @@ test('a port whose connection ended early rests while the server may remember it
   assert.ok(free >= 2 + SERVER_TIME_WAIT && free <= 3 + 2 * SERVER_TIME_WAIT, `free at ${free} s`);
 });
 
+test('what rests wakes by the next connection if nobody sweeps', () => {
+  const each = lab({ fullnat_lport_min: 5000, fullnat_lport_max: 5000 }, ['10.0.0.50'], ['10.0.0.7']);
+  assert.ok(open(each, 1, 1));
+  each.receive(segment(1, TcpFlag.ack), 1000);
+  each.receive(segment(1, TcpFlag.rst), 2000);
+  assert.equal(open(each, 1, 3), undefined);
+  assert.equal(open(each, 1, 100), undefined);
+  assert.ok(open(each, 1, 125));
+  each.receive(segment(1, TcpFlag.ack), 125_000);
+  each.receive(segment(1, TcpFlag.rst), 125_000);
+  assert.equal(open(each, 1, 126), undefined);
+  assert.ok(open(each, 1, 300));
+});
+
 test('a port whose connection timed out after long silence is free at once', () => {
   const each = lab({ fullnat_lport_min: 5000, fullnat_lport_max: 5000 }, ['10.0.0.50'], ['10.0.0.7']);
   assert.ok(open(each, 1, 1));
@@ -221,63 +235,67 @@ test('whatever opens, ends and expires: no two living connections share their en
   );
   let refusals = 0;
   fc.assert(
-    fc.property(fc.array(step, { maxLength: 120 }), fc.integer({ min: 1, max: 12 }), (steps, ports) => {
-      const settings = { fullnat_lport_min: 5000, fullnat_lport_max: 4999 + ports };
-      const each = lab(settings, LOCALS, ['10.0.0.7']);
-      const living = new Map<number, string>();
-      /** When each pair of ends was last used. */
-      const lastUsed = new Map<string, number>();
-      const timeouts = new Map<number, number>();
-      let now = 1;
-      for (const action of steps) {
-        if (action.do === 'wait') {
-          for (let second = 0; second < action.seconds; second++) each.director.expire(++now * 1000);
-          for (const [client, until] of timeouts) {
-            if (until > now) continue;
-            timeouts.delete(client);
-            living.delete(client);
+    fc.property(
+      fc.array(step, { maxLength: 120, size: 'max' }),
+      fc.integer({ min: 1, max: 12 }),
+      (steps, ports) => {
+        const settings = { fullnat_lport_min: 5000, fullnat_lport_max: 4999 + ports };
+        const each = lab(settings, LOCALS, ['10.0.0.7']);
+        const living = new Map<number, string>();
+        /** When each pair of ends was last used. */
+        const lastUsed = new Map<string, number>();
+        const timeouts = new Map<number, number>();
+        let now = 1;
+        for (const action of steps) {
+          if (action.do === 'wait') {
+            for (let second = 0; second < action.seconds; second++) each.director.expire(++now * 1000);
+            for (const [client, until] of timeouts) {
+              if (until > now) continue;
+              timeouts.delete(client);
+              living.delete(client);
+            }
+            continue;
           }
-          continue;
+          const { client } = action;
+          if (action.do === 'reset') {
+            if (!living.has(client)) continue;
+            each.receive(segment(client, TcpFlag.ack), now * 1000);
+            each.receive(segment(client, TcpFlag.rst), now * 1000);
+            timeouts.set(client, now + AFTER_RESET);
+            lastUsed.set(living.get(client) as string, now);
+            continue;
+          }
+          const before = living.get(client);
+          // A SYN on a connection in CLOSE replaces it.
+          const ended =
+            before !== undefined && timeouts.get(client) === (lastUsed.get(before) as number) + AFTER_RESET;
+          if (ended) living.delete(client);
+          const end = open(each, client, now);
+          if (!end) {
+            refusals++;
+            const held = new Set(living.values());
+            for (const [ends, at] of lastUsed) if (now - at < 2 * SERVER_TIME_WAIT + 61) held.add(ends);
+            assert.equal(held.size, 2 * ports, 'refused while a port was free');
+            continue;
+          }
+          const ends = textOf(end);
+          if (before !== undefined && !ended) assert.equal(ends, before);
+          else {
+            assert.ok(![...living.values()].includes(ends), `${ends} is in use`);
+            const at = lastUsed.get(ends);
+            assert.ok(
+              at === undefined || now - at >= SERVER_TIME_WAIT,
+              `${ends} given after ${now - (at ?? 0)} s`,
+            );
+          }
+          living.set(client, ends);
+          lastUsed.set(ends, now);
+          timeouts.set(client, now + AFTER_SYN);
         }
-        const { client } = action;
-        if (action.do === 'reset') {
-          if (!living.has(client)) continue;
-          each.receive(segment(client, TcpFlag.ack), now * 1000);
-          each.receive(segment(client, TcpFlag.rst), now * 1000);
-          timeouts.set(client, now + AFTER_RESET);
-          lastUsed.set(living.get(client) as string, now);
-          continue;
-        }
-        const before = living.get(client);
-        // A SYN on a connection in CLOSE replaces it.
-        const ended =
-          before !== undefined && timeouts.get(client) === (lastUsed.get(before) as number) + AFTER_RESET;
-        if (ended) living.delete(client);
-        const end = open(each, client, now);
-        if (!end) {
-          refusals++;
-          const held = new Set(living.values());
-          for (const [ends, at] of lastUsed) if (now - at < 2 * SERVER_TIME_WAIT + 61) held.add(ends);
-          assert.equal(held.size, 2 * ports, 'refused while a port was free');
-          continue;
-        }
-        const ends = textOf(end);
-        if (before !== undefined && !ended) assert.equal(ends, before);
-        else {
-          assert.ok(![...living.values()].includes(ends), `${ends} is in use`);
-          const at = lastUsed.get(ends);
-          assert.ok(
-            at === undefined || now - at >= SERVER_TIME_WAIT,
-            `${ends} given after ${now - (at ?? 0)} s`,
-          );
-        }
-        living.set(client, ends);
-        lastUsed.set(ends, now);
-        timeouts.set(client, now + AFTER_SYN);
-      }
-      const used = use(each).reduce((sum, { connections }) => sum + connections, 0);
-      assert.equal(used, each.director.connections.size);
-    }),
+        const used = use(each).reduce((sum, { connections }) => sum + connections, 0);
+        assert.equal(used, each.director.connections.size);
+      },
+    ),
     { numRuns: 200 },
   );
   assert.ok(refusals > 20, `${refusals} refusals`);

@@ -163,7 +163,7 @@ class PortPool {
     if (elapsed < period) return;
     this.#wake();
     if (elapsed >= 2 * period) this.#wake();
-    this.#period = tick;
+    this.#period = (tick - (elapsed % period)) | 0;
     this.#full = false;
   }
 
@@ -339,8 +339,9 @@ export class LocalAddresses {
     if (portRaw === 0) return;
     const pool = this.#pools[connections.extension[slot * EXTENSION_WORDS + Extension.portPool] as number];
     if (!pool) return;
-    const quietSince = (tick - this.#lastPacket(slot)) | 0;
-    pool.release(swap16(portRaw), quietSince < this.#period);
+    pool.advance(tick, this.#period);
+    const quiet = (tick - this.#lastPacket(slot)) | 0;
+    pool.release(swap16(portRaw), quiet < this.#period);
     pool.ports.connections--;
   }
 

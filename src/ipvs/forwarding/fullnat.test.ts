@@ -490,6 +490,21 @@ test('SACK blocks that reach into the PROXY header show the client only its own 
   assert.deepEqual(blocks(28, 38, 48), [...sack(add(first, 10), add(first, 20))]);
 });
 
+test('the PROXY header follows the SYN that the server has accepted', () => {
+  const each = lab({ clientAddress: 'proxy-v1' });
+  const syn = only(fromClient(each, { flags: SYN, sequence: 1000 }));
+  const delta = add(sequenceOf(syn), -1000);
+  // The client starts anew before the server has answered.
+  const restarted = only(fromClient(each, { flags: SYN, sequence: 70_000 }));
+  assert.equal(sequenceOf(restarted), add(70_000, delta));
+  const accepted = { flags: SYN | ACK, sequence: SERVER_ISN, acknowledgement: add(70_001, delta) };
+  assert.equal(acknowledgementOf(only(fromServer(each, syn, accepted))), 70_001);
+  const first = only(fromClient(each, { sequence: 70_001, acknowledgement: 1 }, Uint8Array.of(9)));
+  assert.deepEqual(dataOf(first), [...HEADERS[4]['proxy-v1'], 9]);
+  const reset = only(fromClient(each, { sequence: 70_001, flags: TcpFlag.rst }));
+  assert.deepEqual([dataOf(reset), sequenceOf(reset)], [[], add(70_001, delta)], 'a reset carries no header');
+});
+
 test('more than 2^31 bytes behind the PROXY header, numbers still add up', () => {
   const each = lab({ clientAddress: 'proxy-v1' });
   const { syn, delta } = handshake(each);
@@ -536,19 +551,17 @@ test('where header and data do not fit one packet, the header goes first in its 
 });
 
 test('the urgent pointer keeps its place behind the PROXY header', () => {
-  const each = lab({ clientAddress: 'proxy-v1' });
-  handshake(each);
-  const segment = tcpSegment(
-    4,
-    { flags: ACK | TcpFlag.urg, sequence: add(CLIENT_ISN, 1) },
-    Uint8Array.of(1, 2),
-  );
-  const packet = parsed(framed(4, segment));
-  packet.view.setUint16(packet.transport + Tcp.urgent, 1);
-  const sent = checked(
-    each.receive(readdressed(packet.copy(), NAMES[4].client, NAMES[4].vip)).sent[0] as Uint8Array,
-  );
-  assert.equal(sent.view.getUint16(sent.transport + Tcp.urgent), 1 + HEADERS[4]['proxy-v1'].length);
+  const urgentOf = (packet: Packet): number => packet.view.getUint16(packet.transport + Tcp.urgent);
+  const sentFor = (size: number): Packet[] => {
+    const each = lab({ clientAddress: 'proxy-v1' });
+    handshake(each);
+    const fields = { flags: ACK | TcpFlag.urg, sequence: add(CLIENT_ISN, 1) };
+    const packet = parsed(framed(4, tcpSegment(4, fields, new Uint8Array(size))));
+    packet.view.setUint16(packet.transport + Tcp.urgent, 1);
+    return each.receive(readdressed(packet.copy(), NAMES[4].client, NAMES[4].vip)).sent.map(checked);
+  };
+  assert.deepEqual(sentFor(2).map(urgentOf), [1 + HEADERS[4]['proxy-v1'].length]);
+  assert.deepEqual(sentFor(1460).map(urgentOf), [0, 1], 'in segments of their own');
 });
 
 test("a server's reset without ACK, and its refusal of a SYN, reach the client", () => {

@@ -286,7 +286,7 @@ export class Fullnat {
     const sequence = view.getInt32(field);
     let headerDue = false;
     let shift = extension[at + Extension.inOffset] as number;
-    if (flags & PROXY) {
+    if (flags & PROXY && (tcpFlags & TcpFlag.syn) === 0) {
       const length = extension[at + Extension.proxyLength] as number;
       const position = (sequence - (extension[at + Extension.clientSequence] as number) - 1) | 0;
       headerDue = position === 0 && isAcknowledgement(tcpFlags);
