@@ -1,0 +1,323 @@
+/** The two data paths side by side, and what is compared of them. */
+
+import { ProgramConfiguration } from '../../src/datapath/xdp/program-configuration.ts';
+import { Handling, type TestBed } from '../../src/datapath/xdp/test-bed.ts';
+import { CONNECTION_BYTES, ConnectionFlag, ConnectionTable } from '../../src/ipvs/connections.ts';
+import { DestinationTable } from '../../src/ipvs/destinations.ts';
+import { Director, Verdict } from '../../src/ipvs/director.ts';
+import { DROP_NAMES } from '../../src/ipvs/drops.ts';
+import type { Settings } from '../../src/ipvs/settings.ts';
+import { IpvsError } from '../../src/ipvs/specification.ts';
+import { COUNTER_STRIDE } from '../../src/ipvs/statistics.ts';
+import { fillIpv4Checksum, IPV4_DONT_FRAGMENT, Ipv4, Protocol } from '../../src/wire/ipv4.ts';
+import { Malformed } from '../../src/wire/malformed.ts';
+import { Packet } from '../../src/wire/packet.ts';
+import { type Operation, perform } from './configuration.ts';
+import { Random } from './random.ts';
+import type { ArrivingFrame } from './traffic.ts';
+import { type SentFrame, World } from './world.ts';
+
+/** Ticks a second of both tables; times are multiples of a tick. */
+export const HZ = 250;
+export const CAPACITY = 4096;
+export const DESTINATIONS = 256;
+
+const DIRECTED: ReadonlySet<number> = new Set([
+  Protocol.tcp,
+  Protocol.udp,
+  Protocol.sctp,
+  Protocol.icmp,
+  Protocol.icmpv6,
+]);
+
+/** What became of a frame. */
+type Outcome = 'passed' | 'taken' | 'dropped' | 'malformed' | 'not ours';
+
+/** A director with its host. */
+class Path {
+  readonly world = new World();
+  readonly director: Director;
+  readonly #packet = new Packet();
+
+  constructor(settings: Partial<Settings>, seed: number, bed?: TestBed) {
+    const random = new Random(seed);
+    const destinations = bed
+      ? new DestinationTable(bed.fastPath.destinationCapacity, bed.fastPath.destinationMemory)
+      : new DestinationTable(DESTINATIONS);
+    const connections = new ConnectionTable({
+      capacity: CAPACITY,
+      destinations,
+      hz: HZ,
+      ...(bed ? { memory: bed.fastPath.connectionMemory, seed: bed.fastPath.control.seed } : {}),
+    });
+    this.director = new Director({
+      network: this.world,
+      host: this.world,
+      settings,
+      destinations,
+      connections,
+      random: () => random.next(),
+    });
+  }
+
+  /** Returns the error's code, or an empty text. */
+  perform(operation: Operation, now: number): string {
+    this.director.administration.now = now;
+    try {
+      perform(operation, this.director.administration);
+      return '';
+    } catch (error) {
+      if (error instanceof IpvsError) return error.code;
+      throw error;
+    }
+  }
+
+  process({ bytes, on }: ArrivingFrame, now: number): Outcome {
+    const packet = this.#packet;
+    // A VLAN is another interface.
+    if (packet.load(bytes) !== Malformed.none) return 'malformed';
+    if (packet.family === 0 || packet.tags > 0) return 'not ours';
+    if (!on.mac.every((byte, at) => byte === bytes[at])) return 'not ours';
+    const isLocal = this.world.isLocal(packet.bytes, packet.destinationAt, packet.family);
+    if (!isLocal && !this.#mayBeReply(packet)) return 'not ours';
+    // Those of other protocols come back whole from the director, as the host would have gathered them.
+    if (packet.isFragment && !DIRECTED.has(packet.protocol)) return 'not ours';
+    const verdict = this.director.process(packet, on.index, now, !isLocal);
+    if (verdict === Verdict.dropped) return 'dropped';
+    return verdict === Verdict.taken ? 'taken' : 'passed';
+  }
+
+  /**
+   * What the host routes on concerns a director that translates addresses only. It gathers all fragments, because a
+   * reply may be among them, and gives back what is none; and where nothing is translated it counts errors that pass by.
+   * The program leaves both to the host at once.
+   */
+  #mayBeReply(packet: Packet): boolean {
+    const { administration, pool } = this.director;
+    if (administration.translated === 0) return false;
+    const family = packet.family === 6 ? 6 : 4;
+    return !packet.isFragment || pool.hasAddress(packet.bytes, packet.sourceAt, family);
+  }
+}
+
+/** What is different; undefined: nothing. */
+export type Difference = string | undefined;
+
+export class Paths {
+  /** Frames that the program handled by itself. */
+  sent = 0;
+  readonly #plain: Path;
+  readonly #accelerated: Path;
+  readonly #bed: TestBed;
+  readonly #configuration: ProgramConfiguration;
+  #isCurrent = false;
+  #now = 1000;
+
+  constructor(bed: TestBed, settings: Partial<Settings>, seed: number) {
+    this.#bed = bed;
+    bed.fastPath.clear();
+    this.#plain = new Path(settings, seed);
+    this.#accelerated = new Path(settings, seed, bed);
+    this.#configuration = new ProgramConfiguration(bed.fastPath, this.#accelerated.director);
+    this.#accelerated.director.administration.onChange = () => {
+      this.#isCurrent = false;
+    };
+  }
+
+  /** What the director alone sent for the last frame. */
+  get observed(): readonly SentFrame[] {
+    return this.#plain.world.sent;
+  }
+
+  perform(operation: Operation): Difference {
+    const one = this.#plain.perform(operation, this.#now);
+    const other = this.#accelerated.perform(operation, this.#now);
+    return one === other ? undefined : `answers to the administrator: ${one || 'done'}, ${other || 'done'}`;
+  }
+
+  /** Lets time go by, a whole number of ticks. */
+  wait(ticks: number): Difference {
+    this.#now += (ticks * 1000) / HZ;
+    this.#empty();
+    this.#configuration.takeCounts();
+    this.#plain.director.expire(this.#now);
+    this.#accelerated.director.expire(this.#now);
+    return this.#compareSent('what time brought');
+  }
+
+  #empty(): void {
+    this.#plain.world.sent.length = 0;
+    this.#accelerated.world.sent.length = 0;
+  }
+
+  receive(frame: ArrivingFrame): Difference {
+    this.#empty();
+    const expected = this.#plain.process(frame, this.#now);
+    if (!this.#isCurrent) {
+      this.#isCurrent = true;
+      this.#configuration.write();
+    }
+    const bed = this.#bed;
+    const tick = this.#accelerated.director.connections.tick(this.#now);
+    const handling = bed.run(frame.bytes, frame.on.index, tick);
+    switch (handling) {
+      case Handling.sent:
+        this.sent++;
+        this.#accelerated.world.sent.push({
+          bytes: bed.output.slice(0, bed.length),
+          interfaceIndex: bed.sentBy,
+        });
+        if (expected !== 'taken') return `the director: ${expected}; the program sent it`;
+        break;
+      case Handling.pass:
+        // The host throws away what is malformed, as the director would.
+        if (expected === 'taken' || expected === 'dropped') {
+          return `the director: ${expected}; the program passed it to the host`;
+        }
+        break;
+      case Handling.dropped:
+        if (expected !== 'dropped' && expected !== 'malformed') {
+          return `the director: ${expected}; the program dropped it`;
+        }
+        break;
+      default: {
+        const outcome = this.#accelerated.process(frame, this.#now);
+        if (outcome !== expected) return `the director alone: ${expected}; behind the program: ${outcome}`;
+      }
+    }
+    return this.#compareSent(handling === Handling.sent ? 'the program' : 'behind the program');
+  }
+
+  #compareSent(what: string): Difference {
+    const one = this.#plain.world.sent;
+    const other = this.#accelerated.world.sent;
+    for (let at = 0; at < Math.max(one.length, other.length); at++) {
+      const [expected, got] = [one[at], other[at]];
+      if (expected && got && isSameFrame(expected, got)) continue;
+      return `frame ${at} sent (${what}):\n  director ${describe(expected)}\n  xdp      ${describe(got)}`;
+    }
+    return undefined;
+  }
+
+  /** Compares all that can be seen of the two: connections, servers, counters, drops. */
+  compareState(): Difference {
+    this.#configuration.takeCounts();
+    return (
+      this.#compareConnections() ??
+      this.#compareDestinations() ??
+      this.#compareCounters() ??
+      this.#compareDrops()
+    );
+  }
+
+  #compareConnections(): Difference {
+    const one = connectionsOf(this.#plain.director.connections);
+    const other = connectionsOf(this.#accelerated.director.connections);
+    for (const [key, record] of one) {
+      const found = other.get(key);
+      if (found !== record) return `connection ${key}:\n  director ${record}\n  xdp      ${found ?? 'none'}`;
+    }
+    for (const [key, record] of other) {
+      if (!one.has(key)) return `connection ${key}:\n  director none\n  xdp      ${record}`;
+    }
+    return undefined;
+  }
+
+  #compareDestinations(): Difference {
+    const [one, other] = [this.#plain.director.destinations, this.#accelerated.director.destinations];
+    for (let index = 0; index < DESTINATIONS; index++) {
+      for (let word = 0; word < 16; word++) {
+        const [expected, got] = [one.words[index * 16 + word], other.words[index * 16 + word]];
+        if (expected === got) continue;
+        return `destination ${index}, word ${word} of its record: director ${expected}, xdp ${got}`;
+      }
+    }
+    return undefined;
+  }
+
+  #compareCounters(): Difference {
+    const [one, other] = [this.#plain.director.pool, this.#accelerated.director.pool];
+    const names = ['connections', 'packets in', 'packets out', 'bytes in', 'bytes out'];
+    for (const index of one.owners.keys()) {
+      for (const [counter, name] of names.entries()) {
+        const at = index * COUNTER_STRIDE + counter;
+        if (one.counters[at] === other.counters[at]) continue;
+        return `destination ${index}, ${name}: director ${one.counters[at]}, xdp ${other.counters[at]}`;
+      }
+      if (one.persistent[index] !== other.persistent[index]) {
+        return `destination ${index}, templates: director ${one.persistent[index]}, xdp ${other.persistent[index]}`;
+      }
+    }
+    return undefined;
+  }
+
+  #compareDrops(): Difference {
+    const [one, other] = [this.#plain.director.drops, this.#accelerated.director.drops];
+    for (const [reason, name] of DROP_NAMES.entries()) {
+      if (one[reason] !== other[reason])
+        return `drops, ${name}: director ${one[reason]}, xdp ${other[reason]}`;
+    }
+    return undefined;
+  }
+}
+
+/** Every connection as a text of all its fields, by its key. Slots, which differ, are replaced by keys. */
+function connectionsOf(table: ConnectionTable): Map<string, string> {
+  const found = new Map<string, string>();
+  for (let slot = 0; slot < table.highWater; slot++) {
+    if (!table.isUsed(slot)) continue;
+    const flags = table.flags(slot);
+    const isTemplate = (flags & ConnectionFlag.template) !== 0;
+    const control = table.control(slot);
+    const controller = isTemplate || control === 0 ? String(control) : keyOf(table, control - 1);
+    found.set(
+      keyOf(table, slot),
+      `flags ${flags.toString(16)} state ${table.state(slot)} expires ${table.expires(slot)} destination ` +
+        `${table.destination(slot)} port ${table.destinationPortRaw(slot)} local ${table.localPortRaw(slot)} ` +
+        `control ${controller} packets ${table.packets(slot)}`,
+    );
+  }
+  return found;
+}
+
+function keyOf(table: ConnectionTable, slot: number): string {
+  const at = slot * CONNECTION_BYTES;
+  const bytes = Buffer.from(table.bytes.buffer, table.bytes.byteOffset + at, CONNECTION_BYTES);
+  const kind = table.flags(slot) & (ConnectionFlag.template | ConnectionFlag.ipv6);
+  return `${kind.toString(16)}/${table.protocol(slot)} ${bytes.toString('hex', 12, 48)}`;
+}
+
+/** @param other of the program: it leaves padding behind the packet, which the director cuts off */
+function isSameFrame(one: SentFrame, other: SentFrame): boolean {
+  if (one.interfaceIndex !== other.interfaceIndex || one.bytes.length > other.bytes.length) return false;
+  let differs = false;
+  for (let at = 0; at < one.bytes.length && !differs; at++) differs = one.bytes[at] !== other.bytes[at];
+  return !differs || isSameTunnel(one.bytes, other.bytes.subarray(0, one.bytes.length));
+}
+
+/**
+ * The outer header of a tunnel that may be fragmented has an identification, which every data path counts for itself:
+ * all but that and the checksum over it must be equal, and the checksum right.
+ */
+function isSameTunnel(one: Uint8Array, other: Uint8Array): boolean {
+  if (one[12] !== 8 || one[13] !== 0 || one.length < 54) return false;
+  const protocol = one[14 + Ipv4.protocol] as number;
+  const isTunnel =
+    protocol === Protocol.ipv4 || protocol === 41 || protocol === Protocol.gre || protocol === 17;
+  if (!isTunnel) return false;
+  const [expected, got] = [one.slice(), other.slice()];
+  const [view, viewed] = [new DataView(expected.buffer), new DataView(got.buffer)];
+  if (view.getUint16(14 + Ipv4.fragment) & IPV4_DONT_FRAGMENT) return false;
+  const checksum = viewed.getUint16(14 + Ipv4.checksum);
+  fillIpv4Checksum(viewed, 14);
+  if (viewed.getUint16(14 + Ipv4.checksum) !== checksum) return false;
+  for (const each of [view, viewed]) {
+    each.setUint16(14 + Ipv4.identification, 0);
+    each.setUint16(14 + Ipv4.checksum, 0);
+  }
+  return expected.every((byte, at) => byte === got[at]);
+}
+
+function describe(frame: SentFrame | undefined): string {
+  return frame ? `on ${frame.interfaceIndex}: ${Buffer.from(frame.bytes).toString('hex')}` : 'nothing';
+}
