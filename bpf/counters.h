@@ -25,6 +25,10 @@ enum reason {
 	REASON_UNAVAILABLE,
 	REASON_METHOD,
 	REASON_PROTOCOL,
+	REASON_NO_WAY,
+	REASON_NO_HEADROOM,
+	REASON_NO_CHECKSUM,
+	REASON_REPLY,
 	/* Belonged to the director, but no socket was there: dropped. */
 	REASON_NO_DIRECTOR,
 	REASONS,
@@ -57,6 +61,24 @@ static __always_inline void count_traffic(__u32 destination, __u32 bytes)
 		counter->packets++;
 		counter->bytes += bytes;
 	}
+}
+
+static __always_inline void count_reply(__u32 destination, __u32 bytes)
+{
+	struct traffic *counter = bpf_map_lookup_elem(&traffic, &destination);
+
+	if (counter) {
+		counter->out_packets++;
+		counter->out_bytes += bytes;
+	}
+}
+
+static __always_inline void count_connection(__u32 destination)
+{
+	struct traffic *counter = bpf_map_lookup_elem(&traffic, &destination);
+
+	if (counter)
+		counter->connections++;
 }
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
-/* How a packet leaves: to its real server in direct routing, or up to the director. */
+/* How a packet leaves: to the next hop, or up to the director. */
 #ifndef DIRIGO_FORWARD_H
 #define DIRIGO_FORWARD_H
 
@@ -21,30 +21,27 @@ static __always_inline int to_director(struct xdp_md *ctx, const struct interfac
 	return XDP_REDIRECT;
 }
 
-/* Time to live less one, header checksum with it (RFC 1141). */
-static __always_inline void decrement_ttl(struct iphdr *ip)
+/* The same for a packet whose frame has not been changed although its headers may have been looked at. */
+static __always_inline int to_host(enum reason reason)
 {
-	__u32 sum = (__u32)ip->check + bpf_htons(0x0100);
-
-	ip->check = (__u16)(sum + (sum >= 0xffff));
-	ip->ttl--;
+	count(reason);
+	return XDP_PASS;
 }
 
-/* Direct routing: only the link layer changes. */
+/* Sends the frame to a next hop: `macs` is its address and ours, in the order of the header. */
 static __always_inline int leave(struct xdp_md *ctx, const struct interface *interface, struct ethhdr *ethernet,
-				 const struct destination *destination)
+				 const __u8 *macs, __u32 interface_index)
 {
-	/* The record keeps both addresses in the order of the header. */
-	const __u32 *from = (const __u32 *)destination->next_mac;
+	const __u32 *from = (const __u32 *)macs;
 	__u32 *to = (__u32 *)ethernet;
 
 	to[0] = from[0];
 	to[1] = from[1];
 	to[2] = from[2];
 	count(REASON_FORWARDED);
-	if (destination->interface_index == interface->index && !(interface->flags & INTERFACE_REDIRECT))
+	if (interface_index == interface->index && !(interface->flags & INTERFACE_REDIRECT))
 		return XDP_TX;
-	return bpf_redirect_map(&devices, destination->interface_index, XDP_DROP);
+	return bpf_redirect_map(&devices, interface_index, XDP_DROP);
 }
 
 #endif

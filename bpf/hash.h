@@ -53,8 +53,14 @@ static __always_inline __u32 hash_key(const struct key *key, __u8 protocol, __u3
 	return c;
 }
 
-/* The bit of an address in the VIP filter; vipBit() in src/datapath/xdp/control.ts. */
-static __always_inline __u32 vip_bit(__u32 word)
+/* What an index takes the second bucket (from bit 3 on) and the tag of an entry (the top eight bits) from. */
+static __always_inline __u32 second_hash(__u32 hash)
+{
+	return (hash ^ (hash >> 16)) * 0x9e3779b1;
+}
+
+/* The bit of an address in the filters; filterBit() in src/datapath/xdp/control.ts. */
+static __always_inline __u32 filter_bit(__u32 word)
 {
 	return (word * 0x9e3779b1) >> 21;
 }

@@ -5,12 +5,16 @@
 
 #include <linux/bpf.h>
 #include <linux/types.h>
+#include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
 /* Raised whenever a record below changes; src/datapath/xdp/control.ts holds the same number. */
-#define LAYOUT_VERSION 2
+#define LAYOUT_VERSION 3
 
-/* src/ipvs/connections.ts, ConnectionField */
+/*
+ * src/ipvs/connections.ts, ConnectionField. The low byte of `tag` says what the slot is (TAG_...); in a connection the
+ * rest remembers the way to its client: twelve bits of generation above twelve bits of index in `hops`.
+ */
 struct connection {
 	__u32 tag;
 	__u32 expires;
@@ -28,13 +32,53 @@ struct connection {
 	__u32 packets;
 };
 
+#define TAG_FREE 0
+#define TAG_USED 1
+/* Taken, not to be found yet or any more: whoever made it so is writing. */
+#define TAG_BUSY 2
+#define TAG_MASK 0xff
+#define TAG_WAY_SHIFT 8
+#define WAY_INDEX_BITS 12
+#define WAY_INDEX_MASK 0xfff
+
 #define FLAG_FORWARDING 0x0007
+#define FLAG_HELPER 0x0040
 #define FLAG_NO_OUTPUT 0x0080
 #define FLAG_INACTIVE 0x0100
+/* Connections whose sequence numbers a helper moves, or whose client's port is not known yet: the director's. */
+#define FLAG_DIRECTORS 0x0e40
 #define FLAG_TEMPLATE 0x1000
 #define FLAG_IPV6 0x4000
+#define FLAG_REPLIES 0x8000
 
+#define FORWARDING_MASQ 0
+#define FORWARDING_TUNNEL 2
 #define FORWARDING_GATE 3
+#define FORWARDING_FULLNAT 5
+
+/* src/ipvs/connections.ts, Extension: what FULLNAT knows of a connection, by slot */
+struct extension {
+	__u32 local[4];
+	__u32 in_offset;
+	__u32 in_start;
+	__u32 in_before;
+	__u32 out_offset;
+	__u32 out_start;
+	__u32 out_before;
+	/* In host order, as all numbers of TCP here. */
+	__u32 first_acknowledgement;
+	__u32 flags;
+	__u32 client_sequence;
+	__u32 port_pool;
+	__u32 proxy_length;
+	__u32 answer;
+};
+
+/* src/ipvs/forwarding/fullnat.ts, FullnatFlag */
+#define FULLNAT_TOA 1
+#define FULLNAT_PROXY 6
+#define FULLNAT_SERVER_SYN 8
+#define FULLNAT_HEADER_ACKNOWLEDGED 16
 
 /* Ticks for which an expired time is still recognised as past. */
 #define EXPIRED_WINDOW 0x10000000
@@ -67,10 +111,53 @@ struct destination {
 
 #define DESTINATION_USED 1
 #define DESTINATION_AVAILABLE 2
+#define DESTINATION_OVERLOADED 4
 #define DESTINATION_RESOLVED 8
 
+#define TUNNEL_IPIP 0
+#define TUNNEL_GUE 1
+
+/* src/datapath/xdp/control.ts, TunnelField: what a tunnel's outer header needs beyond the destination's record */
+struct tunnel {
+	__u32 source[4];
+	/* UDP port of GUE, raw. */
+	__u16 port;
+	/* Of the way to the server, no more than the destination's record has. */
+	__u16 mtu;
+	__u32 reserved[3];
+};
+
+/* src/datapath/xdp/control.ts, HopField: a way to clients */
+struct hop {
+	__u8 next_mac[6];
+	__u8 source_mac[6];
+	__u32 interface_index;
+	__u16 mtu;
+	__u16 is_resolved;
+	__u32 reserved[3];
+};
+
+#define HOPS (1 << WAY_INDEX_BITS)
+
+struct route4 {
+	__u32 prefix;
+	__u32 address;
+};
+
+struct route6 {
+	__u32 prefix;
+	__u32 address[4];
+};
+
+struct unknown_way {
+	__u32 family;
+	__u32 address[4];
+};
+
 #define TCP_STATES 16
-#define VIP_FILTER_WORDS 64
+#define TCP_EVENTS 8
+#define TCP_SIDES 3
+#define FILTER_WORDS 64
 
 /* src/datapath/xdp/control.ts, ControlField: one record, what the director tells the program */
 struct control {
@@ -83,17 +170,39 @@ struct control {
 	__u32 udp_timeout;
 	/* ~0: the offset alone is the time, so that tests know it to the tick; else 0. */
 	__u32 clock_stopped;
-	__u32 reserved;
+	/* CONTROL_... */
+	__u32 flags;
 	/* Written by the program read_clock: the kernel's ticks and its monotonic clock at one moment. */
 	__u64 clock_ticks;
 	__u64 clock_nanoseconds;
 	/* Ticks by state. */
 	__u32 tcp_timeouts[TCP_STATES];
-	/* A bit for every VIP (see vip_bit), some of other addresses: most foreign packets leave here. */
-	__u32 vip_filter[VIP_FILTER_WORDS];
+	/* A bit for every VIP (see filter_bit), some of other addresses: most foreign packets leave here. */
+	__u32 vip_filter[FILTER_WORDS];
+	/* The same for servers whose replies are translated. */
+	__u32 server_filter[FILTER_WORDS];
+	/* Raised when routes change: what connections remember of them is forgotten. */
+	__u32 way_generation;
+	__u32 capacity;
+	/* The next state by side (client, server, client only), event and state. */
+	__u8 tcp_next[TCP_SIDES * TCP_EVENTS * TCP_STATES];
 };
 
-/* src/datapath/xdp/control.ts, ServiceKeyField. Protocol 0 and port 0: the address is the VIP of some service. */
+/* Replies that belong to no connection are the director's (nat_icmp_send). */
+#define CONTROL_STRAY_REPLIES 1
+/* Tunnels copy DF, and what is too big is answered (pmtu_disc). */
+#define CONTROL_PATH_DISCOVERY 2
+/* New connections are all the director's. */
+#define CONTROL_NO_NEW 4
+/* A template whose server is quiesced is no longer followed (expire_quiescent_template). */
+#define CONTROL_EXPIRE_QUIESCENT 8
+/* There are services of firewall marks, which the director knows: what belongs to no connection may be theirs. */
+#define CONTROL_MARKS 16
+
+/*
+ * src/datapath/xdp/control.ts, ServiceKeyField. Protocol 0 and port 0: the address is the VIP of some service, or a
+ * local address of FULLNAT; protocol 0 and port 1: it is a server whose replies are translated.
+ */
 struct service_key {
 	__u8 protocol;
 	__u8 family;
@@ -103,6 +212,9 @@ struct service_key {
 
 /* The value of an address's own entry: other ports than those of its services belong to the director too. */
 #define SERVICE_FTP 1
+
+/* As it stands in the key. */
+#define SERVER_PORT bpf_htons(1)
 
 #define INTERFACE_SLOTS 64
 #define INTERFACE_PROBES 4
@@ -139,6 +251,9 @@ struct owner {
 struct traffic {
 	__u64 packets;
 	__u64 bytes;
+	__u64 out_packets;
+	__u64 out_bytes;
+	__u64 connections;
 };
 
 struct {
@@ -220,7 +335,56 @@ struct {
 	__type(value, __u32);
 } devices SEC(".maps");
 
-/* Packets and bytes by destination. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct extension);
+} extensions SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct tunnel);
+} tunnels SEC(".maps");
+
+/* Index 0 is no hop. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, HOPS);
+	__type(key, __u32);
+	__type(value, struct hop);
+} hops SEC(".maps");
+
+/* Index in `hops` by address; 0: ask the director. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct route4);
+	__type(value, __u32);
+} routes4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct route6);
+	__type(value, __u32);
+} routes6 SEC(".maps");
+
+/* Clients whose way nobody has told yet. */
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(max_entries, 256);
+	__type(value, struct unknown_way);
+} unknown_ways SEC(".maps");
+
+/* Packets and bytes by destination, to servers and back, and connections made. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);

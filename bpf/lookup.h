@@ -28,7 +28,8 @@ static __always_inline int same_key(const struct connection *found, const struct
 }
 
 static __always_inline struct connection *find_in_bucket(__u32 number, __u32 tag, const struct key *key,
-							 __u8 protocol, __u32 flags, __u32 now)
+							 __u8 protocol, __u32 flags, __u32 now,
+							 __u32 *slot_found)
 {
 	struct bucket *bucket = bpf_map_lookup_elem(&buckets, &number);
 
@@ -44,24 +45,102 @@ static __always_inline struct connection *find_in_bucket(__u32 number, __u32 tag
 		found = bpf_map_lookup_elem(&connections, &slot);
 		if (!found || !same_key(found, key, protocol, flags))
 			continue;
-		if (found->tag && now - found->expires >= EXPIRED_WINDOW)
+		if ((found->tag & TAG_MASK) == TAG_USED && now - found->expires >= EXPIRED_WINDOW) {
+			*slot_found = slot;
 			return found;
+		}
 	}
 	return 0;
 }
 
 /* The live connection with this key, or null. */
 static __always_inline struct connection *find_connection(const struct control *control, const struct key *key,
-							  __u8 protocol, __u32 flags, __u32 now)
+							  __u8 protocol, __u32 flags, __u32 now, __u32 *slot)
 {
 	__u32 hash = hash_key(key, protocol, flags, control->seed);
-	__u32 second = (hash ^ (hash >> 16)) * 0x9e3779b1;
+	__u32 second = second_hash(hash);
 	struct connection *found;
 
-	found = find_in_bucket(hash & control->bucket_mask, second >> 24, key, protocol, flags, now);
+	found = find_in_bucket(hash & control->bucket_mask, second >> 24, key, protocol, flags, now, slot);
 	if (found)
 		return found;
-	return find_in_bucket((second >> 3) & control->bucket_mask, second >> 24, key, protocol, flags, now);
+	return find_in_bucket((second >> 3) & control->bucket_mask, second >> 24, key, protocol, flags, now, slot);
+}
+
+/*
+ * The same for a reply: `client` is where it goes (the client, or a local address of FULLNAT), `virtual` the server that
+ * sent it.
+ */
+static __always_inline int same_reply_key(__u32 slot, const struct connection *found, const struct key *key,
+					  __u8 protocol, __u32 flags)
+{
+	const __u32 *client = found->client;
+	__u16 client_port = found->client_port;
+	__u32 index = found->destination;
+	struct destination *destination;
+	__u32 same;
+
+	if (found->destination_port != key->ports >> 16 || found->protocol != protocol ||
+	    (found->flags & (FLAG_REPLIES | FLAG_IPV6)) != (FLAG_REPLIES | flags))
+		return 0;
+	if ((found->flags & FLAG_FORWARDING) == FORWARDING_FULLNAT) {
+		struct extension *extension = bpf_map_lookup_elem(&extensions, &slot);
+
+		if (!extension)
+			return 0;
+		client = extension->local;
+		client_port = found->local_port;
+	}
+	if (client_port != (__u16)key->ports || client[0] != key->client[0])
+		return 0;
+	destination = bpf_map_lookup_elem(&destinations, &index);
+	if (!destination || destination->address[0] != key->virtual[0])
+		return 0;
+	if (!flags)
+		return 1;
+	same = client[1] == key->client[1] && client[2] == key->client[2] && client[3] == key->client[3];
+	return same && destination->address[1] == key->virtual[1] &&
+	       destination->address[2] == key->virtual[2] && destination->address[3] == key->virtual[3];
+}
+
+static __always_inline struct connection *find_reply_in_bucket(__u32 number, __u32 tag, const struct key *key,
+							       __u8 protocol, __u32 flags, __u32 now,
+							       __u32 *slot_found)
+{
+	struct bucket *bucket = bpf_map_lookup_elem(&reply_buckets, &number);
+
+	if (!bucket)
+		return 0;
+	for (int at = 0; at < BUCKET_ENTRIES; at++) {
+		__u32 entry = bucket->entries[at];
+		__u32 slot = (entry & 0xffffff) - 1;
+		struct connection *found;
+
+		if (entry >> 24 != tag || slot == 0xffffffff)
+			continue;
+		found = bpf_map_lookup_elem(&connections, &slot);
+		if (!found || !same_reply_key(slot, found, key, protocol, flags))
+			continue;
+		if ((found->tag & TAG_MASK) == TAG_USED && now - found->expires >= EXPIRED_WINDOW) {
+			*slot_found = slot;
+			return found;
+		}
+	}
+	return 0;
+}
+
+static __always_inline struct connection *find_reply(const struct control *control, const struct key *key,
+						     __u8 protocol, __u32 flags, __u32 now, __u32 *slot)
+{
+	__u32 hash = hash_key(key, protocol, flags, control->seed);
+	__u32 second = second_hash(hash);
+	struct connection *found;
+
+	found = find_reply_in_bucket(hash & control->bucket_mask, second >> 24, key, protocol, flags, now, slot);
+	if (found)
+		return found;
+	return find_reply_in_bucket((second >> 3) & control->bucket_mask, second >> 24, key, protocol, flags, now,
+				    slot);
 }
 
 static __always_inline __u32 *find_service(__u8 protocol, __u8 family, __u16 port, const __u32 *address)
@@ -93,6 +172,19 @@ static __always_inline int is_service(__u8 protocol, __u8 family, __u16 port, co
 static __always_inline int is_vip(__u8 family, const __u32 *address)
 {
 	return find_service(0, family, 0, address) != 0;
+}
+
+/* True for a server whose replies are translated. */
+static __always_inline int is_server(__u8 family, const __u32 *address)
+{
+	return find_service(0, family, SERVER_PORT, address) != 0;
+}
+
+static __always_inline int in_filter(const __u32 *filter, __u32 word)
+{
+	__u32 bit = filter_bit(word);
+
+	return (filter[(bit >> 5) & (FILTER_WORDS - 1)] >> (bit & 31)) & 1;
 }
 
 static __always_inline struct interface *find_interface(__u32 index)

@@ -11,11 +11,14 @@
 #include <linux/udp.h>
 #include <bpf/bpf_endian.h>
 
+#include "hash.h"
+
 #ifndef IPPROTO_SCTP
 #define IPPROTO_SCTP 132
 #endif
 
 #define IPV4_FRAGMENT bpf_htons(0x3fff)
+#define IPV4_DONT_FRAGMENT bpf_htons(0x4000)
 
 #define TCP_FIN 0x01
 #define TCP_SYN 0x02
@@ -27,6 +30,33 @@
 #define ICMP_TIME_EXCEEDED 11
 /* ICMPv6 types below this one are errors (RFC 4443 section 2.1). */
 #define ICMPV6_FIRST_MESSAGE 128
+
+#define VLAN_TAG 4
+
+/* A packet and what is known of it. */
+struct packet {
+	const struct control *control;
+	const struct interface *interface;
+	struct connection *connection;
+	struct destination *destination;
+	/* Of the connection. */
+	__u32 slot;
+	__u32 now;
+	struct ethhdr *ethernet;
+	/* One of these. */
+	struct iphdr *ipv4;
+	struct ipv6hdr *ipv6;
+	void *transport;
+	/* Bytes of the IP packet. */
+	__u32 length;
+	/* FLAG_IPV6 or 0; as wide as the verifier keeps track of. */
+	__u64 flags;
+	__u8 protocol;
+	__u8 tcp_flags;
+	/* Bytes of VLAN tags. */
+	__u8 tags;
+	struct key key;
+};
 
 /* True for the one's-complement sum of a good IPv4 header without options. */
 static __always_inline int ipv4_checksum_holds(const struct iphdr *ip)
@@ -50,6 +80,43 @@ static __always_inline int is_ipv6_extension(__u8 next)
 static __always_inline int is_transport(__u8 protocol)
 {
 	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP;
+}
+
+static __always_inline int is_vlan(__be16 type)
+{
+	return type == bpf_htons(ETH_P_8021Q) || type == bpf_htons(ETH_P_8021AD);
+}
+
+/* Ports and flags; 0 if the transport header is cut off or wrong. `length` is what the IP packet has left. */
+static __always_inline int read_transport(struct packet *packet, void *transport, void *end, __u32 length)
+{
+	const __u32 *ports = transport;
+
+	packet->transport = transport;
+	if (packet->protocol == IPPROTO_TCP) {
+		struct tcphdr *tcp = transport;
+
+		if ((void *)(tcp + 1) > end || tcp->doff < 5 || tcp->doff * 4 > length)
+			return 0;
+		packet->tcp_flags = ((__u8 *)tcp)[13];
+	} else {
+		struct udphdr *udp = transport;
+		__u32 stated;
+
+		if ((void *)(udp + 1) > end)
+			return 0;
+		stated = bpf_ntohs(udp->len);
+		if (stated < sizeof(*udp) || stated > length)
+			return 0;
+		packet->tcp_flags = 0;
+	}
+	packet->key.ports = *ports;
+	return 1;
+}
+
+static __always_inline __u8 time_to_live(const struct packet *packet)
+{
+	return packet->flags & FLAG_IPV6 ? packet->ipv6->hop_limit : packet->ipv4->ttl;
 }
 
 #endif

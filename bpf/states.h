@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
-/* What a packet does to its connection: TCP states of input-only traffic, timers, the destination's counts. */
+/* What a packet does to its connection: TCP states, timers, the destination's counts. */
 #ifndef DIRIGO_STATES_H
 #define DIRIGO_STATES_H
 
@@ -23,42 +23,39 @@ enum tcp_state {
 /* States in which a connection counts as active, as bits (tcp_state_active_table in ip_vs_proto_tcp.c). */
 #define TCP_ACTIVE_STATES (1 << TCP_ESTABLISHED | 1 << TCP_SYN_SENT | 1 << TCP_SYN_RECV | 1 << TCP_SYNACK)
 
-enum tcp_event { EVENT_FIN, EVENT_ACK, EVENT_RST, EVENT_NONE };
+/* Which part of the table of states applies: TcpDirection in src/ipvs/tcp-states.ts */
+#define SIDE_CLIENT 0
+#define SIDE_SERVER 1
+#define SIDE_CLIENT_ONLY 2
 
-/* The input-only columns of the kernel's table without SYN, which is the director's; no flag at all closes. */
-static const __u8 tcp_next[TCP_STATES][4] = {
-	[TCP_NONE] = { TCP_CLOSE, TCP_ESTABLISHED, TCP_CLOSE, TCP_CLOSE },
-	[TCP_ESTABLISHED] = { TCP_FIN_WAIT, TCP_ESTABLISHED, TCP_CLOSE, TCP_CLOSE },
-	[TCP_SYN_SENT] = { TCP_SYN_SENT, TCP_SYN_SENT, TCP_CLOSE, TCP_CLOSE },
-	[TCP_SYN_RECV] = { TCP_TIME_WAIT, TCP_ESTABLISHED, TCP_SYN_RECV, TCP_CLOSE },
-	[TCP_FIN_WAIT] = { TCP_FIN_WAIT, TCP_FIN_WAIT, TCP_CLOSE, TCP_CLOSE },
-	[TCP_TIME_WAIT] = { TCP_TIME_WAIT, TCP_TIME_WAIT, TCP_CLOSE, TCP_CLOSE },
-	[TCP_CLOSE] = { TCP_CLOSE, TCP_CLOSE, TCP_CLOSE, TCP_CLOSE },
-	[TCP_CLOSE_WAIT] = { TCP_CLOSE_WAIT, TCP_CLOSE_WAIT, TCP_CLOSE, TCP_CLOSE },
-	[TCP_LAST_ACK] = { TCP_LAST_ACK, TCP_CLOSE, TCP_LAST_ACK, TCP_CLOSE },
-	[TCP_LISTEN] = { TCP_LISTEN, TCP_LISTEN, TCP_LISTEN, TCP_CLOSE },
-	[TCP_SYNACK] = { TCP_TIME_WAIT, TCP_ESTABLISHED, TCP_CLOSE, TCP_CLOSE },
-};
+/* Rows of control.tcp_next within a side; a segment without any of these flags closes. */
+enum tcp_event { EVENT_SYN, EVENT_FIN, EVENT_ACK, EVENT_RST, EVENT_NONE };
 
 static __always_inline enum tcp_event tcp_event(__u8 flags)
 {
 	if (flags & TCP_RST)
 		return EVENT_RST;
+	if (flags & TCP_SYN)
+		return EVENT_SYN;
 	if (flags & TCP_FIN)
 		return EVENT_FIN;
 	return flags & TCP_ACK ? EVENT_ACK : EVENT_NONE;
 }
 
+static __always_inline struct connection *connection_at(__u32 slot)
+{
+	return bpf_map_lookup_elem(&connections, &slot);
+}
+
 /* A template is assured once one of its connections is established. */
 static __always_inline void assure_template(const struct connection *connection)
 {
-	__u32 slot = connection->control - 1;
 	struct connection *template;
 
 	if (connection->control == 0)
 		return;
-	template = bpf_map_lookup_elem(&connections, &slot);
-	if (template && template->tag && template->flags & FLAG_TEMPLATE)
+	template = connection_at(connection->control - 1);
+	if (template && (template->tag & TAG_MASK) == TAG_USED && template->flags & FLAG_TEMPLATE)
 		template->state |= 1;
 }
 
@@ -66,17 +63,17 @@ static __always_inline void assure_template(const struct connection *connection)
  * Moves the connection on and returns its state. Several CPUs and the director may try at once: only the one whose
  * exchange of state and flags succeeds adjusts the destination's counts, so these always add up.
  */
-static __always_inline __u8 tcp_transition(struct connection *connection, struct destination *destination,
-					   __u8 tcp_flags)
+static __always_inline __u8 tcp_transition(const struct control *control, struct connection *connection,
+					   struct destination *destination, __u32 side, __u8 tcp_flags)
 {
-	enum tcp_event event = tcp_event(tcp_flags);
+	__u32 row = (side * TCP_EVENTS + tcp_event(tcp_flags)) * TCP_STATES;
 	/* Flags in the low half, state above them, then the protocol. */
 	__u32 *word = (__u32 *)&connection->flags;
 
 	for (int attempt = 0; attempt < 4; attempt++) {
 		__u32 before = *(volatile __u32 *)word;
 		__u32 state = (before >> 16) & (TCP_STATES - 1);
-		__u32 next = tcp_next[state][event & 3];
+		__u32 next = control->tcp_next[row + state] & (TCP_STATES - 1);
 		int active = (TCP_ACTIVE_STATES >> next) & 1;
 		__u32 after;
 
@@ -98,6 +95,25 @@ static __always_inline __u8 tcp_transition(struct connection *connection, struct
 		return next;
 	}
 	return connection->state & (TCP_STATES - 1);
+}
+
+/* State and timer after a packet of one side. */
+static __always_inline void advance(const struct control *control, struct connection *connection,
+				    struct destination *destination, __u32 side, __u8 protocol, __u8 tcp_flags,
+				    __u32 now)
+{
+	__u32 timeout;
+
+	if (protocol == IPPROTO_TCP) {
+		__u8 state = tcp_transition(control, connection, destination, side, tcp_flags);
+
+		timeout = control->tcp_timeouts[state & (TCP_STATES - 1)];
+	} else {
+		if (side == SIDE_SERVER)
+			assure_template(connection);
+		timeout = control->udp_timeout;
+	}
+	connection->expires = now + timeout;
 }
 
 #endif

@@ -207,6 +207,8 @@ export interface ConnectionMemory {
   /** A power of two × 32 bytes each. */
   buckets: ArrayBufferLike;
   replyBuckets: ArrayBufferLike;
+  /** `capacity` × `EXTENSION_WORDS` words; missing: made in this process when they are needed. */
+  extensions?: ArrayBufferLike;
 }
 
 export interface ConnectionTableOptions {
@@ -250,7 +252,7 @@ export class ConnectionTable {
   /** No record at or behind this slot was ever in use. */
   highWater = 0;
   readonly #destinations: DestinationTable;
-  #extension = new Int32Array(0);
+  #extension: Int32Array = new Int32Array(0);
   readonly #index: SlotIndex;
   readonly #replies: SlotIndex;
   readonly #free: Int32Array;
@@ -272,6 +274,7 @@ export class ConnectionTable {
     this.#index = new SlotIndex(memory.buckets, slot => this.#hashOf(slot));
     this.#replies = new SlotIndex(memory.replyBuckets, slot => this.#replyHashOf(slot));
     this.#free = new Int32Array(capacity);
+    if (memory.extensions) this.#extension = new Int32Array(memory.extensions);
     if (options.memory) this.#adopt();
   }
 

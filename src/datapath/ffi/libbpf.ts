@@ -29,6 +29,7 @@ interface Functions {
   update: Foreign;
   remove: Foreign;
   nextKey: Foreign;
+  pop: Foreign;
   testRun: Foreign;
   possibleCpus: Foreign;
 }
@@ -67,6 +68,7 @@ function libbpf(): Functions {
     update: func('int bpf_map_update_elem(int fd, const void *key, const void *value, uint64_t flags)'),
     remove: func('int bpf_map_delete_elem(int fd, const void *key)'),
     nextKey: func('int bpf_map_get_next_key(int fd, const void *key, void *next)'),
+    pop: func('int bpf_map_lookup_and_delete_elem(int fd, const void *key, void *value)'),
     testRun: func('int bpf_prog_test_run_opts(int fd, void *options)'),
     possibleCpus: func('int libbpf_num_possible_cpus()'),
   };
@@ -115,7 +117,7 @@ function openPinned(path: string, what: string): number | undefined {
 }
 
 const BPF_F_MMAPABLE = 1 << 10;
-const MapType = { array: 2, perCpuArray: 6 } as const;
+const MapType = { array: 2, perCpuArray: 6, queue: 22 } as const;
 
 /** A map of the kernel. Keys and values are bytes of exactly the map's sizes. */
 export class BpfMap {
@@ -165,6 +167,14 @@ export class BpfMap {
     return true;
   }
 
+  /** Takes the oldest value out of a queue; false if it is empty. */
+  pop(value: Uint8Array): boolean {
+    const result = libbpf().pop(this.fd, null, value) as number;
+    if (result === -ENOENT) return false;
+    checked(result, `taking from map ${this.name}`);
+    return true;
+  }
+
   /** All keys at about this moment. */
   keys(): Uint8Array[] {
     const keys: Uint8Array[] = [];
@@ -197,6 +207,9 @@ export class BpfMap {
       for (key[0] = 0; (key[0] as number) < this.maxEntries; key[0] = (key[0] as number) + 1) {
         this.update(new Uint8Array(key.buffer), value);
       }
+    } else if (this.#type === MapType.queue) {
+      const value = new Uint8Array(new ArrayBuffer(this.valueSize));
+      while (this.pop(value));
     } else for (const key of this.keys()) this.delete(key);
   }
 

@@ -79,9 +79,13 @@ export class XdpAccelerator {
 
   #configure(): void {
     const settings = JSON.stringify(this.#director?.settings);
-    if (this.#isCurrent && settings === this.#settings) return;
+    if (this.#isCurrent && settings === this.#settings) {
+      this.#configuration?.refresh();
+      return;
+    }
     this.#isCurrent = true;
     this.#settings = settings;
+    this.#configuration?.ways.forget();
     this.#configuration?.write();
   }
 }

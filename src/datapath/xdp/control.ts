@@ -2,13 +2,16 @@
  * What the director tells the XDP program, as the program reads it: the layouts of bpf/layout.h in TypeScript
  * (`layout.test.ts` compares them with the compiled object), and the record that holds timeouts and the VIP filter.
  */
+import { TCP_STATE_NAMES, TcpState } from '../../ipvs/tcp-states.ts';
 import type { Family } from '../../wire/address.ts';
 
 /** The number in bpf/layout.h: tables of another version are refused, never misread. */
-export const LAYOUT_VERSION = 2;
+export const LAYOUT_VERSION = 3;
 
 const TCP_STATES = 16;
-const VIP_FILTER_WORDS = 64;
+const TCP_EVENTS = 8;
+const TCP_SIDES = 3;
+const FILTER_WORDS = 64;
 
 /** Byte offsets in `struct control`. */
 export const ControlField = {
@@ -19,17 +22,49 @@ export const ControlField = {
   bucketMask: 16,
   udpTimeout: 20,
   clockStopped: 24,
+  flags: 28,
   clockTicks: 32,
   clockNanoseconds: 40,
   tcpTimeouts: 48,
-  vipFilter: 48 + TCP_STATES * 4,
+  vipFilter: 112,
+  serverFilter: 368,
+  wayGeneration: 624,
+  capacity: 628,
+  tcpNext: 632,
 } as const;
 
-export const CONTROL_BYTES = ControlField.vipFilter + VIP_FILTER_WORDS * 4;
+export const CONTROL_BYTES = ControlField.tcpNext + TCP_SIDES * TCP_EVENTS * TCP_STATES;
+
+/** Bits of the record's flags. */
+export const ControlFlag = {
+  /** Replies that belong to no connection are the director's (`nat_icmp_send`). */
+  strayReplies: 1,
+  /** Tunnels copy DF, and what is too big is answered (`pmtu_disc`). */
+  pathDiscovery: 2,
+  /** New connections are all the director's. */
+  noNew: 4,
+  /** Templates of quiesced servers are not followed (`expire_quiescent_template`). */
+  expireQuiescent: 8,
+  /** There are services of firewall marks: any packet may be for one of them. */
+  marks: 16,
+} as const;
+
+/** Byte offsets in `struct tunnel`. */
+export const TunnelField = { source: 0, port: 16, mtu: 18 } as const;
+export const TUNNEL_BYTES = 32;
+
+/** Byte offsets in `struct hop`. */
+export const HopField = { nextMac: 0, sourceMac: 6, interfaceIndex: 12, mtu: 16, isResolved: 18 } as const;
+export const HOP_BYTES = 32;
+/** Number 0 is none. */
+export const HOPS = 4096;
 
 /** Byte offsets in `struct service_key`. */
 export const ServiceKeyField = { protocol: 0, family: 1, port: 2, address: 4 } as const;
 export const SERVICE_KEY_BYTES = 20;
+
+/** The port that an address has in `services` as a server whose replies are translated. */
+export const SERVER_PORT = 1;
 
 /** Bits of the value of an address's own entry in `services`. */
 export const ServiceValue = { ftp: 1 } as const;
@@ -63,18 +98,22 @@ export const reasonNames = [
   'unavailable',
   'method',
   'protocol',
+  'no way',
+  'no headroom',
+  'no checksum',
+  'reply',
   'no director',
 ] as const;
 
 export type Reason = (typeof reasonNames)[number];
 
-/** The bit of an address in the VIP filter, 0..2047, from its raw word (IPv6: the four words combined by XOR). */
-export function vipBit(word: number): number {
+/** The bit of an address in the filters, 0..2047, from its raw word (IPv6: the four words combined by XOR). */
+export function filterBit(word: number): number {
   return Math.imul(word, 0x9e3779b1) >>> 21;
 }
 
-/** The words of an address combined into the one that the VIP filter hashes. */
-export function vipWord(address: Uint8Array): number {
+/** The words of an address combined into the one that the filters hash. */
+export function filterWord(address: Uint8Array): number {
   const view = new DataView(address.buffer, address.byteOffset, address.length);
   let word = 0;
   for (let at = 0; at < address.length; at += 4) word ^= view.getInt32(at, true);
@@ -176,15 +215,55 @@ export class ControlRecord {
     this.#set(ControlField.udpTimeout, ticks(udp));
   }
 
-  /** Lets packets to these addresses, and to few others, into the program. */
-  setVips(addresses: Iterable<Uint8Array>): void {
-    const words = new Uint32Array(VIP_FILTER_WORDS);
+  /** Lets packets to these addresses, and to few others, into the program; `all`: to any. */
+  setVips(addresses: Iterable<Uint8Array> | 'all'): void {
+    if (addresses === 'all') {
+      for (let word = 0; word < FILTER_WORDS; word++)
+        this.#set(ControlField.vipFilter + 4 * word, 0xffffffff);
+    } else this.#setFilter(ControlField.vipFilter, addresses);
+  }
+
+  /** The same for packets from these servers, whose replies are translated. */
+  setServers(addresses: Iterable<Uint8Array>): void {
+    this.#setFilter(ControlField.serverFilter, addresses);
+  }
+
+  #setFilter(field: number, addresses: Iterable<Uint8Array>): void {
+    const words = new Uint32Array(FILTER_WORDS);
     for (const address of addresses) {
-      const bit = vipBit(vipWord(address));
+      const bit = filterBit(filterWord(address));
       words[bit >>> 5] = (words[bit >>> 5] as number) | (1 << (bit & 31));
     }
     words.forEach((word, index) => {
-      this.#set(ControlField.vipFilter + 4 * index, word);
+      this.#set(field + 4 * index, word);
     });
+  }
+
+  /** A sum of `ControlFlag`. */
+  set flags(flags: number) {
+    this.#set(ControlField.flags, flags);
+  }
+
+  set capacity(capacity: number) {
+    this.#set(ControlField.capacity, capacity);
+  }
+
+  /** Makes the program forget which way each client has. */
+  forgetWays(): void {
+    this.#set(ControlField.wayGeneration, this.#get(ControlField.wayGeneration) + 1);
+  }
+
+  /** Sets the states that segments lead to: `TCP_TABLE` or `SECURE_TCP_TABLE` of tcp-states.ts. */
+  setTcpTable(table: Uint8Array): void {
+    const states = TCP_STATE_NAMES.length;
+    for (let side = 0; side < TCP_SIDES; side++) {
+      for (let state = 0; state < states; state++) {
+        for (let event = 0; event < TCP_EVENTS; event++) {
+          const known = table[(side * 4 + event) * states + state] as number;
+          const next = event < 4 ? known : TcpState.close;
+          this.#view.setUint8(ControlField.tcpNext + (side * TCP_EVENTS + event) * TCP_STATES + state, next);
+        }
+      }
+    }
   }
 }

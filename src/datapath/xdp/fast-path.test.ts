@@ -394,7 +394,7 @@ describe('the program', { skip }, () => {
       goesUp(segment(TcpFlag.ack));
       destinations.setFlag(server, flag, true);
     }
-    connections.setFlags(slot, ConnectionFlag.noOutput | Forwarding.masq);
+    connections.setFlags(slot, ConnectionFlag.noOutput | Forwarding.local);
     goesUp(segment(TcpFlag.ack));
     connections.setFlags(slot, ConnectionFlag.noOutput | Forwarding.gate);
     const spoiled: [string, number, number][] = [

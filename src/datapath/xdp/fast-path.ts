@@ -20,6 +20,8 @@ import {
 } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { bucketCount, type ConnectionMemory } from '../../ipvs/connections.ts';
+import { TCP_TABLE } from '../../ipvs/tcp-states.ts';
+import type { Family } from '../../wire/address.ts';
 import {
   BpfLink,
   BpfMap,
@@ -60,7 +62,13 @@ const PINNED = [
   'connections',
   'buckets',
   'reply_buckets',
+  'extensions',
   'destinations',
+  'tunnels',
+  'hops',
+  'routes4',
+  'routes6',
+  'unknown_ways',
   'owners',
   'control',
   'services',
@@ -87,6 +95,18 @@ export interface FastPathOptions {
   /** The compiled object. Default: the one that belongs to this installation. */
   object?: string;
 }
+
+/** What the program forwarded to a destination, and its replies; connections it made. */
+export interface Traffic {
+  packets: number;
+  bytes: number;
+  outPackets: number;
+  outBytes: number;
+  connections: number;
+}
+
+/** Words in `struct traffic`. */
+const TRAFFIC_WORDS = 5;
 
 export interface AttachedInterface {
   name: string;
@@ -171,6 +191,14 @@ export class FastPath {
   readonly destinationMemory: ArrayBuffer;
   /** Which service each destination's record belongs to: `OwnerField` in control.ts. */
   readonly ownerMemory: ArrayBuffer;
+  /** What tunnels need beyond the destination's record, by destination: `TunnelField`. */
+  readonly tunnelMemory: ArrayBuffer;
+  /** Ways to clients: `HopField`. */
+  readonly hopMemory: ArrayBuffer;
+  /** Which of them an address has, by family. Key: u32 prefix length, address; value: u32 number, 0: ask. */
+  readonly routes: Readonly<Record<Family, BpfMap>>;
+  /** Clients that the program found no way to: u32 family, 16 bytes address. */
+  readonly unknownWays: BpfMap;
   /** The director's AF_XDP sockets, by interface and queue. */
   readonly sockets: BpfMap;
   /** What `services` holds; see `serviceKey` in control.ts. */
@@ -228,9 +256,14 @@ export class FastPath {
         records: this.#maps.connections.memory(),
         buckets: this.#maps.buckets.memory(),
         replyBuckets: this.#maps.reply_buckets.memory(),
+        extensions: this.#maps.extensions.memory(),
       };
       this.destinationMemory = this.#maps.destinations.memory();
       this.ownerMemory = this.#maps.owners.memory();
+      this.tunnelMemory = this.#maps.tunnels.memory();
+      this.hopMemory = this.#maps.hops.memory();
+      this.routes = { 4: this.#maps.routes4, 6: this.#maps.routes6 };
+      this.unknownWays = this.#maps.unknown_ways;
       this.#interfaces = new DataView(this.#maps.interfaces.memory());
       this.control = new ControlRecord(this.#maps.control.memory());
       this.#fillControl(options.hz);
@@ -271,6 +304,8 @@ export class FastPath {
       connections: this.capacity,
       buckets,
       reply_buckets: buckets,
+      extensions: this.capacity,
+      tunnels: this.destinationCapacity,
       destinations: this.destinationCapacity,
       owners: this.destinationCapacity,
       traffic: this.destinationCapacity,
@@ -292,9 +327,11 @@ export class FastPath {
     if (control.version === 0) {
       control.seed = randomBytes(4).readUInt32LE();
       control.hz = hz ?? measureFrequency(() => this.readClock());
+      control.setTcpTable(TCP_TABLE);
       control.version = LAYOUT_VERSION;
     }
     control.bucketMask = bucketCount(this.capacity) - 1;
+    control.capacity = this.capacity;
   }
 
   #pin(existing: Map<MapName, BpfMap>): void {
@@ -462,14 +499,21 @@ export class FastPath {
     return totals;
   }
 
-  /** What the program forwarded to a destination since `clearTraffic`. */
-  traffic(destination: number): { packets: number; bytes: number } {
-    const [packets, bytes] = this.#sum(this.#maps.traffic, destination, 2) as [number, number];
-    return { packets, bytes };
+  /** What the program did for a destination since `clearTraffic`. */
+  traffic(destination: number): Traffic {
+    const [packets, bytes, outPackets, outBytes, connections] = this.#sum(
+      this.#maps.traffic,
+      destination,
+      TRAFFIC_WORDS,
+    ) as [number, number, number, number, number];
+    return { packets, bytes, outPackets, outBytes, connections };
   }
 
   clearTraffic(destination: number): void {
-    this.#maps.traffic.update(this.#key(destination), new Uint8Array(new ArrayBuffer(16 * this.#cpus)));
+    this.#maps.traffic.update(
+      this.#key(destination),
+      new Uint8Array(new ArrayBuffer(8 * TRAFFIC_WORDS * this.#cpus)),
+    );
   }
 
   #key(index: number): Uint8Array {
@@ -498,8 +542,8 @@ export class FastPath {
 
   /** Bytes of the kernel's memory that the tables take. */
   memory(): number {
-    const { connections, buckets, reply_buckets, destinations } = this.#maps;
-    return [connections, buckets, reply_buckets, destinations].reduce(
+    const { connections, buckets, reply_buckets, extensions, destinations } = this.#maps;
+    return [connections, buckets, reply_buckets, extensions, destinations].reduce(
       (sum, map) => sum + map.maxEntries * map.valueSize,
       0,
     );

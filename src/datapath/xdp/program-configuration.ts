@@ -3,36 +3,54 @@
  * up. Whoever runs the two together needs it: the daemon, the player of scenarios, tests and measurements.
  */
 
-import { DestinationFlag } from '../../ipvs/destinations.ts';
+import { DESTINATION_BYTES, DestinationField, DestinationFlag, Forwarding } from '../../ipvs/destinations.ts';
 import type { Director } from '../../ipvs/director.ts';
 import { PROTOCOL_NUMBERS } from '../../ipvs/service-index.ts';
 import { type ServiceKey, serviceKeyText } from '../../ipvs/specification.ts';
 import { COUNTER_STRIDE, Counter } from '../../ipvs/statistics.ts';
-import { TCP_TIMEOUTS, TcpState } from '../../ipvs/tcp-states.ts';
+import { SECURE_TCP_TABLE, TCP_TABLE, TCP_TIMEOUTS, TcpState } from '../../ipvs/tcp-states.ts';
 import { formatAddress, parseAddress } from '../../wire/address.ts';
-import { OWNER_BYTES, OwnerField, ServiceValue, serviceKey } from './control.ts';
-import type { FastPath } from './fast-path.ts';
+import {
+  ControlFlag,
+  OWNER_BYTES,
+  OwnerField,
+  SERVER_PORT,
+  ServiceValue,
+  serviceKey,
+  TUNNEL_BYTES,
+  TunnelField,
+} from './control.ts';
+import type { FastPath, Traffic } from './fast-path.ts';
+import { Ways } from './ways.ts';
 
 const FTP_PORT = 21;
+const NO_TRAFFIC: Traffic = { packets: 0, bytes: 0, outPackets: 0, outBytes: 0, connections: 0 };
 
 export class ProgramConfiguration {
   readonly #fastPath: FastPath;
   readonly #director: Director;
   readonly #owners: DataView;
+  readonly #tunnels: DataView;
+  /** Which way clients have; for who knows of routes. */
+  readonly ways: Ways;
   /** By destination: what the program had forwarded when its counters were last taken over. */
-  readonly #seenPackets: Float64Array;
-  readonly #seenBytes: Float64Array;
+  readonly #seen: (Traffic | undefined)[] = [];
+  /** Destinations whose replies were translated at some time. */
+  readonly #translated = new Set<number>();
+  #isSecure = false;
   /** VIPs without a service whose connections live on. */
   readonly #lingering = new Map<string, Uint8Array>();
   #vips = new Map<string, Uint8Array>();
+  #own: Uint8Array[] = [];
+  #hasMarks = false;
 
   /** @param director works on the tables of `fastPath` */
   constructor(fastPath: FastPath, director: Director) {
     this.#fastPath = fastPath;
     this.#director = director;
     this.#owners = new DataView(fastPath.ownerMemory);
-    this.#seenPackets = new Float64Array(fastPath.destinationCapacity);
-    this.#seenBytes = new Float64Array(fastPath.destinationCapacity);
+    this.#tunnels = new DataView(fastPath.tunnelMemory);
+    this.ways = new Ways(fastPath, director.network);
   }
 
   /** `serviceKeyText` of the service that a destination's record was written for, by a predecessor perhaps. */
@@ -77,12 +95,22 @@ export class ProgramConfiguration {
     const { administration, pool } = this.#director;
     const keys = new Map<string, { key: Uint8Array; value: number }>();
     const vips = new Map<string, Uint8Array>();
+    // Addresses of the director's that replies and errors come to.
+    const own = new Map<string, Uint8Array>();
+    let hasMarks = false;
     const add = (key: Uint8Array, value: number): void => {
       const name = Buffer.from(key).toString('hex');
       keys.set(name, { key, value: value | (keys.get(name)?.value ?? 0) });
     };
-    for (const { key } of administration.services()) {
-      if ('mark' in key) continue;
+    for (const { key, localAddresses } of administration.services()) {
+      for (const text of localAddresses ?? []) {
+        const address = parseAddress(text.split('%')[0] as string);
+        if (address) own.set(formatAddress(address), address);
+      }
+      if ('mark' in key) {
+        hasMarks = true;
+        continue;
+      }
       const address = parseAddress(key.address);
       if (!address) continue;
       vips.set(key.address, address);
@@ -93,18 +121,87 @@ export class ProgramConfiguration {
     if (vips.size === 0) this.#lingering.clear();
     else for (const [name, address] of this.#vips) if (!vips.has(name)) this.#lingering.set(name, address);
     this.#vips = vips;
+    for (const address of this.#tunnelSources()) own.set(formatAddress(address), address);
+    for (const address of own.values()) add(serviceKey(0, address, 0), 0);
+    this.#own = [...own.values()];
+    this.#hasMarks = hasMarks;
+    const servers = this.#translatedServers();
+    for (const address of servers) add(serviceKey(0, address, SERVER_PORT), 0);
     this.#writeServices(keys);
+    this.#fastPath.control.setServers(servers);
     this.#writeVips();
     const [tcp, udp] = this.#timeouts();
     this.#fastPath.control.setTimeouts(tcp, udp);
+    this.#writeSettings();
+    this.#writeTunnels();
+    this.ways.refresh();
     for (const [index, owner] of pool.owners.entries()) {
       if (owner && this.#writeOwner(index, owner.service.key)) {
         this.#fastPath.clearTraffic(index);
-        this.#seenPackets[index] = 0;
-        this.#seenBytes[index] = 0;
+        this.#seen[index] = undefined;
       }
     }
     for (const hop of pool.hops) if (hop) this.#fastPath.allowDevice(hop.interfaceIndex);
+  }
+
+  /** Addresses of servers whose replies are translated, or were while connections may remain. */
+  #translatedServers(): Uint8Array[] {
+    const { pool, destinations } = this.#director;
+    const addresses: Uint8Array[] = [];
+    for (let index = 0; index < destinations.capacity; index++) {
+      if ((destinations.flags(index) & DestinationFlag.used) === 0) {
+        this.#translated.delete(index);
+        continue;
+      }
+      const at = index * DESTINATION_BYTES;
+      const method = destinations.bytes[at + DestinationField.forwarding];
+      if (method === Forwarding.masq || method === Forwarding.fullnat) this.#translated.add(index);
+      if (!this.#translated.has(index)) continue;
+      const length = destinations.bytes[at + DestinationField.family] === 6 ? 16 : 4;
+      const from = at + DestinationField.address;
+      addresses.push(pool.owners[index]?.address ?? destinations.bytes.slice(from, from + length));
+    }
+    return addresses;
+  }
+
+  #writeSettings(): void {
+    const { settings } = this.#director;
+    const { control } = this.#fastPath;
+    control.flags =
+      (settings.nat_icmp_send ? ControlFlag.strayReplies : 0) |
+      (this.#hasMarks ? ControlFlag.marks : 0) |
+      (settings.pmtu_disc ? ControlFlag.pathDiscovery : 0) |
+      (settings.expire_quiescent_template ? ControlFlag.expireQuiescent : 0) |
+      (this.#director.defence.dropRate > 0 ? ControlFlag.noNew : 0);
+    this.#isSecure = this.#director.isTcpSecure;
+    control.setTcpTable(this.#isSecure ? SECURE_TCP_TABLE : TCP_TABLE);
+  }
+
+  /** The director's addresses on tunnels: errors about these come there. */
+  #tunnelSources(): Uint8Array[] {
+    const { pool, destinations } = this.#director;
+    const sources: Uint8Array[] = [];
+    for (const [index, hop] of pool.hops.entries()) {
+      const method = destinations.bytes[index * DESTINATION_BYTES + DestinationField.forwarding];
+      if (hop && method === Forwarding.tunnel) sources.push(hop.sourceAddress);
+    }
+    return sources;
+  }
+
+  #writeTunnels(): void {
+    const { pool, destinations } = this.#director;
+    for (const [index, hop] of pool.hops.entries()) {
+      if (
+        !hop ||
+        destinations.bytes[index * DESTINATION_BYTES + DestinationField.forwarding] !== Forwarding.tunnel
+      )
+        continue;
+      const at = index * TUNNEL_BYTES;
+      new Uint8Array(this.#tunnels.buffer).set(hop.sourceAddress, at + TunnelField.source);
+      this.#tunnels.setUint16(at + TunnelField.port, pool.tunnelPorts[index] as number);
+      const mtu = Math.min(pool.pathMtus.forNext(index, hop.mtu), 65535);
+      this.#tunnels.setUint16(at + TunnelField.mtu, mtu, true);
+    }
   }
 
   #writeServices(keys: Map<string, { key: Uint8Array; value: number }>): void {
@@ -121,7 +218,8 @@ export class ProgramConfiguration {
 
   #writeVips(): void {
     for (const name of this.#vips.keys()) this.#lingering.delete(name);
-    this.#fastPath.control.setVips([...this.#vips.values(), ...this.#lingering.values()]);
+    const addresses = [...this.#vips.values(), ...this.#lingering.values(), ...this.#own];
+    this.#fastPath.control.setVips(this.#hasMarks ? 'all' : addresses);
   }
 
   /** Milliseconds by TCP state, and for UDP. */
@@ -133,20 +231,31 @@ export class ProgramConfiguration {
     return [states, udp * 1000];
   }
 
-  /** Takes over what the program counted since the last call. */
+  /** Tells the program what the director found out by itself: path MTUs, and whether it defends itself. */
+  refresh(): void {
+    if (this.#director.isTcpSecure !== this.#isSecure) this.#writeSettings();
+    this.#writeTunnels();
+  }
+
+  /** Takes over what the program counted since the last call, and what it asks for. */
   takeCounts(): void {
     const { pool, destinations } = this.#director;
+    this.ways.answer();
+    const { counters } = pool;
     for (const index of pool.owners.keys()) {
       if ((destinations.flags(index) & DestinationFlag.used) === 0) continue;
-      const { packets, bytes } = this.#fastPath.traffic(index);
+      const now = this.#fastPath.traffic(index);
+      const seen = this.#seen[index] ?? NO_TRAFFIC;
       const at = index * COUNTER_STRIDE;
-      const { counters } = pool;
-      counters[at + Counter.inPackets] =
-        (counters[at + Counter.inPackets] as number) + packets - (this.#seenPackets[index] as number);
-      counters[at + Counter.inBytes] =
-        (counters[at + Counter.inBytes] as number) + bytes - (this.#seenBytes[index] as number);
-      this.#seenPackets[index] = packets;
-      this.#seenBytes[index] = bytes;
+      const add = (counter: number, more: number): void => {
+        counters[at + counter] = (counters[at + counter] as number) + more;
+      };
+      add(Counter.connections, now.connections - seen.connections);
+      add(Counter.inPackets, now.packets - seen.packets);
+      add(Counter.inBytes, now.bytes - seen.bytes);
+      add(Counter.outPackets, now.outPackets - seen.outPackets);
+      add(Counter.outBytes, now.outBytes - seen.outBytes);
+      this.#seen[index] = now;
     }
   }
 

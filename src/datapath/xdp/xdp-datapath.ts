@@ -9,6 +9,7 @@ import {
 } from '../../ipvs/destinations.ts';
 import { Director, Verdict } from '../../ipvs/director.ts';
 import { formatAddress } from '../../wire/address.ts';
+import { Protocol } from '../../wire/ipv4.ts';
 import { Malformed } from '../../wire/malformed.ts';
 import { Packet } from '../../wire/packet.ts';
 import type { Datapath, DatapathStatus, StopOptions } from '../datapath.ts';
@@ -106,6 +107,7 @@ export class XdpDatapath implements Datapath {
     this.network.onChange = () => {
       this.director.resolveNextHops();
       this.#configureInterfaces();
+      this.#configuration.ways.forget();
       this.#scheduleSync();
     };
   }
@@ -224,7 +226,11 @@ export class XdpDatapath implements Datapath {
       this.#malformed++;
       return;
     }
-    const verdict = this.director.process(packet, interfaceIndex, this.now());
+    const { family } = packet;
+    const isRoutedOn = family !== 0 && !this.network.isLocal(packet.bytes, packet.destinationAt, family);
+    const verdict = this.director.process(packet, interfaceIndex, this.now(), isRoutedOn);
+    if (isRoutedOn) this.#configuration.ways.answer();
+    if (packet.protocol === Protocol.icmp) this.#configuration.refresh();
     if (verdict === Verdict.pass) this.#passToHost(packet, interfaceIndex);
     else if (verdict === Verdict.passWhole) this.#passToHost(this.director.whole, interfaceIndex);
   }
@@ -252,6 +258,7 @@ export class XdpDatapath implements Datapath {
     this.#configuration.takeCounts();
     const { connections } = this.director;
     this.director.expire(this.now(), Math.max(SWEEP_MINIMUM, Math.ceil(connections.highWater / SWEEP_PARTS)));
+    this.#configuration.refresh();
     this.#configuration.forgetLingering();
   }
 
@@ -275,7 +282,9 @@ export class XdpDatapath implements Datapath {
       }
     }
     if (director.administration.services().some(({ key }) => 'mark' in key)) {
-      warnings.push('services of firewall marks get no packets from the XDP data path');
+      warnings.push(
+        `services of firewall marks: what belongs to no connection goes through the daemon, and ${HOST_LIMIT} packets a second of it to the host`,
+      );
     }
     if (!this.#canPass) warnings.push('this kernel cannot take packets back (Linux 5.18): they are dropped');
     return {
