@@ -139,6 +139,7 @@ export class Director {
       this.settings,
       random,
     );
+    this.#locals.adopt();
     this.fullnat = new Fullnat({
       way: this.#way,
       connections: this.connections,
@@ -445,11 +446,12 @@ export class Director {
 
   /**
    * The error that a client got instead leaves through the output hook, where the packet it quotes is recognised as
-   * one of the connection unless addresses are translated: it counts as a reply.
+   * one of the connection, unless addresses are translated or the connection is for one packet: it counts as a reply.
    */
   #countRefusal(slot: number, reason: number): void {
     if (reason !== Drop.noRoute && reason !== Drop.ttlExpired && reason !== Drop.tooBig) return;
-    if (isMasq(this.connections.flags(slot)) || this.#errors.lastLength === 0) return;
+    const flags = this.connections.flags(slot);
+    if (isMasq(flags) || flags & ConnectionFlag.onePacket || this.#errors.lastLength === 0) return;
     this.#countReply(slot, this.#errors.lastLength);
   }
 

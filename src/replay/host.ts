@@ -13,7 +13,7 @@ import type { Settings } from '../ipvs/settings.ts';
 import { type Family, formatAddress, formatMac } from '../wire/address.ts';
 import { ETHERNET_HEADER, Ethernet, EtherType, writeEthernet } from '../wire/ethernet.ts';
 import { IcmpType, Icmpv6Type, Unreachable6Code, UnreachableCode } from '../wire/icmp.ts';
-import { Ipv4, Protocol } from '../wire/ipv4.ts';
+import { IPV4_HEADER, Ipv4, Protocol } from '../wire/ipv4.ts';
 import { Malformed } from '../wire/malformed.ts';
 import { HEADROOM, Packet } from '../wire/packet.ts';
 import type { Accelerator } from './accelerator.ts';
@@ -88,6 +88,8 @@ export class ReplayHost implements Network, HostAddresses {
   readonly missingNeighbours = new Map<string, MissingNeighbour>();
   /** Milliseconds. */
   now = 0;
+  /** When an IPv4 host was last sent an ICMP error, by address. */
+  readonly #toldAt = new Map<string, number>();
   readonly #addresses: OwnAddress[] = [];
   /** Delivered to the host by policy routing although they are no addresses of its own. */
   readonly #delivered = new Routes();
@@ -274,6 +276,7 @@ export class ReplayHost implements Network, HostAddresses {
 
   transmit(bytes: Uint8Array, start: number, end: number, hop: NextHop): void {
     if (this.#isForeignError(bytes, start)) return;
+    this.#noteError(bytes, start + ETHERNET_HEADER);
     const { interfaceIndex, neighbour } = hop as HostHop;
     const dev = (this.interfaces[interfaceIndex - 1] as HostInterface).name;
     if (!hop.resolved) {
@@ -353,12 +356,24 @@ export class ReplayHost implements Network, HostAddresses {
   #refuseRoute(packet: Packet): void {
     const { errors } = this.#way;
     if (packet.family === 6) {
-      const code = this.#hasRoute(packet) ? Unreachable6Code.address : Unreachable6Code.noRoute;
-      errors.send(packet, Icmpv6Type.unreachable, code);
+      errors.send(packet, Icmpv6Type.unreachable, Unreachable6Code.noRoute);
       return;
     }
+    // One a second, counted with all errors to the same host (ip_error, inet_peer_xrlim_allow).
+    const told = this.#toldAt.get(packet.source);
+    if (told !== undefined && this.now - told < 1000) return;
     const code = this.#hasRoute(packet) ? UnreachableCode.host : UnreachableCode.net;
     errors.send(packet, IcmpType.unreachable, code);
+  }
+
+  /** Remembers when a host was last told of an error. News about the path MTU do not count. */
+  #noteError(bytes: Uint8Array, network: number): void {
+    if (bytes[network] !== 0x45 || bytes[network + Ipv4.protocol] !== Protocol.icmp) return;
+    const [type, code] = [bytes[network + IPV4_HEADER] as number, bytes[network + IPV4_HEADER + 1] as number];
+    if (type !== IcmpType.unreachable && type !== IcmpType.timeExceeded) return;
+    if (type === IcmpType.unreachable && code === UnreachableCode.fragmentationNeeded) return;
+    if (!this.isOwn(bytes, network + Ipv4.source, 4)) return;
+    this.#toldAt.set(formatAddress(bytes, network + Ipv4.destination, 4), this.now);
   }
 
   #hasRoute(packet: Packet): boolean {
