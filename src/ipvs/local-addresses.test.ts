@@ -195,6 +195,29 @@ test('services share the ports of an address; one without a port of its own does
   assert.ok(open(each, 14, 1, '10.0.0.5', 81));
 });
 
+test('a successor goes on with the connections that it finds, and does not give their ports again', () => {
+  const settings = { fullnat_lport_min: 5000, fullnat_lport_max: 5009 };
+  const before = lab(settings, ['10.0.0.50'], ['10.0.0.7']);
+  const ends = [0, 1, 2].map(client => open(before, client) as Ends);
+  const { connections, destinations } = before.director;
+  const after = makeBench({ connections, destinations, settings });
+  after.director.pool.adopt(0, 'tcp 10.0.0.3:80', '10.0.0.7', 80, 1000);
+  const key = addService(after, 'tcp', 4, 80, { method: 'fullnat' });
+  after.director.administration.addLocalAddress(key, '10.0.0.50');
+  for (const [client, end] of ends.entries()) {
+    const sent = parsed(after.receive(segment(client, TcpFlag.ack), 2000).sent[0]);
+    assert.equal(sent.sourcePort, end.port);
+  }
+  const others = [3, 4, 5, 6, 7, 8, 9].map(client => (open(after, client, 2) as Ends).port);
+  assert.equal(new Set([...others, ...ends.map(end => end.port)]).size, 10);
+  assert.equal(open(after, 10, 2), undefined);
+  for (let second = 3; second < 1000; second++) after.director.expire(second * 1000);
+  assert.equal(connections.size, 0);
+  const use = after.director.administration.service(key)?.localAddressUse;
+  assert.equal(use?.[0]?.connections, 0);
+  assert.ok(open(after, 11, 1000));
+});
+
 test('a table that is full takes no port with it', () => {
   const bench = makeBench({ capacity: 2, settings: { fullnat_lport_min: 5000, fullnat_lport_max: 5004 } });
   const key = addService(bench, 'tcp', 4, 80, { method: 'fullnat' });

@@ -97,18 +97,17 @@ class PortPool {
   /** Ports released in this period, and in the one before; undefined as long as there are none. */
   #resting: Int32Array | undefined = undefined;
   #restingBefore: Int32Array | undefined = undefined;
-  /** Tick at which this period began. */
-  #period: number;
+  /** Tick at which this period began; undefined until there was one. */
+  #period: number | undefined = undefined;
   #next: number;
   /** Nothing was free, and nothing has changed since. */
   #full = false;
 
-  constructor(ports: LocalPorts, key: string, index: number, first: number, tick: number) {
+  constructor(ports: LocalPorts, key: string, index: number, first: number) {
     this.ports = ports;
     this.key = key;
     this.index = index;
     this.#next = first;
-    this.#period = tick;
   }
 
   /** True if no port is used or rests. */
@@ -159,6 +158,7 @@ class PortPool {
 
   /** Frees what has rested for one to two periods. */
   advance(tick: number, period: number): void {
+    this.#period ??= tick;
     const elapsed = (tick - this.#period) | 0;
     if (elapsed < period) return;
     this.#wake();
@@ -237,8 +237,8 @@ export class LocalAddresses {
     let tries = this.#settings.fullnat_lport_tries;
     for (let index = 0; index < count; index++) {
       const local = localAddresses[(service.localTurn + index) % count] as LocalAddress;
-      local.ports ??= this.#portsOf(local);
-      const pool = this.#poolOf(local.ports, destination, tick);
+      local.ports ??= this.#portsOf(local.address, local.bytes);
+      const pool = this.#poolOf(local.ports, destination);
       pool.advance(tick, this.#period);
       this.#setReplyKey(pool.ports, destination, key);
       for (; tries > 0; tries--) {
@@ -266,31 +266,66 @@ export class LocalAddresses {
     for (const pool of this.#pools) pool?.reconsider();
   }
 
-  #portsOf(local: LocalAddress): LocalPorts {
-    let ports = this.#byAddress.get(local.address);
+  #portsOf(address: string, bytes: Uint8Array): LocalPorts {
+    let ports = this.#byAddress.get(address);
     if (!ports) {
-      ports = new LocalPorts(local.address, local.bytes);
-      this.#byAddress.set(local.address, ports);
+      ports = new LocalPorts(address, bytes);
+      this.#byAddress.set(address, ports);
     }
     return ports;
   }
 
-  #poolOf(ports: LocalPorts, destination: Destination, tick: number): PortPool {
+  #poolOf(ports: LocalPorts, destination: Destination): PortPool {
     const known = ports.byDestination.get(destination);
     if (known && known.index >= 0) return known;
     const { address, port } = destination.specification;
-    // A server without a port of its own gets one pool for all: nobody can make the director keep one for every port.
+    const pool = this.#poolAt(ports, address, port);
+    ports.byDestination.set(destination, pool);
+    return pool;
+  }
+
+  /** A server without a port of its own gets one pool for all: nobody can make the director keep one for every port. */
+  #poolAt(ports: LocalPorts, address: string, port: number): PortPool {
     const key = `${address} ${port}`;
     let pool = ports.pools.get(key);
     if (!pool) {
       const span = Math.max(1, this.#greatest - this.#least + 1);
       const index = this.#freeIndexes.pop() ?? this.#pools.length;
-      pool = new PortPool(ports, key, index, this.#least + (this.#random() % span), tick);
+      pool = new PortPool(ports, key, index, this.#least + (this.#random() % span));
       this.#pools[index] = pool;
       ports.pools.set(key, pool);
     }
-    ports.byDestination.set(destination, pool);
     return pool;
+  }
+
+  /** Takes the ports of the connections that a predecessor left in the table. */
+  adopt(): void {
+    this.#readRange();
+    const connections = this.#connections;
+    const { bytes, view } = this.#destinations;
+    for (let slot = 0; slot < connections.highWater; slot++) {
+      if (!connections.isUsed(slot) || !this.#hasPort(slot)) continue;
+      const { extension } = connections;
+      const at = slot * EXTENSION_WORDS;
+      const length = connections.flags(slot) & ConnectionFlag.ipv6 ? 16 : 4;
+      const words = extension.slice(at + Extension.localAddress, at + Extension.localAddress + 4);
+      const local = new Uint8Array(words.buffer, 0, length);
+      const server = connections.destination(slot) * DESTINATION_BYTES;
+      const address = formatAddress(bytes, server + DestinationField.address, length);
+      const port = view.getUint16(server + DestinationField.port);
+      const pool = this.#poolAt(this.#portsOf(formatAddress(local), local), address, port);
+      pool.take(swap16(connections.localPortRaw(slot)));
+      pool.ports.connections++;
+      extension[at + Extension.portPool] = pool.index;
+    }
+  }
+
+  #hasPort(slot: number): boolean {
+    const connections = this.#connections;
+    const flags = connections.flags(slot);
+    if ((flags & ConnectionFlag.forwarding) !== Forwarding.fullnat || flags & ConnectionFlag.template)
+      return false;
+    return connections.localPortRaw(slot) !== 0 && connections.destination(slot) >= 0;
   }
 
   #setReplyKey(ports: LocalPorts, destination: Destination, of: ConnectionKey): void {
@@ -333,10 +368,8 @@ export class LocalAddresses {
   /** Takes back the port of a connection that is about to be forgotten; others are none of its business. */
   release(slot: number, tick: number): void {
     const connections = this.#connections;
-    const flags = connections.flags(slot);
-    if ((flags & ConnectionFlag.forwarding) !== Forwarding.fullnat || flags & ConnectionFlag.template) return;
+    if (!this.#hasPort(slot)) return;
     const portRaw = connections.localPortRaw(slot);
-    if (portRaw === 0) return;
     const pool = this.#pools[connections.extension[slot * EXTENSION_WORDS + Extension.portPool] as number];
     if (!pool) return;
     pool.advance(tick, this.#period);

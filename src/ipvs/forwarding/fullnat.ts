@@ -142,6 +142,9 @@ export class Fullnat {
   readonly #secret: SipHashKey;
   /** By option kind: 1 for those that a client must not send. */
   readonly #forged = new Uint8Array(256);
+  /** The configured ones among them, by which the table was made. */
+  #kind4 = -1;
+  #kind6 = -1;
   /** The same for a SYN's options that FULLNAT takes out. */
   readonly #unwanted = new Uint8Array(256);
   readonly #headerPacket = new Packet();
@@ -158,7 +161,6 @@ export class Fullnat {
     this.#locals = options.locals;
     this.#settings = settings;
     this.#secret = { word0: random(), word1: random(), word2: random(), word3: random() };
-    for (const kind of [TOA_KIND, TOA_KIND_ALIBABA6, TOA_KIND_UCLOUD]) this.#forged[kind] = 1;
   }
 
   /**
@@ -303,11 +305,20 @@ export class Fullnat {
 
   #eraseForged(view: DataView, transport: number): number {
     const { toa_kind, toa_kind_v6 } = this.#settings;
-    this.#forged[toa_kind & 0xff] = 1;
-    this.#forged[toa_kind_v6 & 0xff] = 1;
+    if (toa_kind !== this.#kind4 || toa_kind_v6 !== this.#kind6) this.#listForged(toa_kind, toa_kind_v6);
     const difference = eraseOptions(view, transport, this.#forged);
     if (difference !== 0) this.#count(FullnatCount.toaForged);
     return difference;
+  }
+
+  /** Every kind that some server may take for TOA, whichever is sent. */
+  #listForged(kind4: number, kind6: number): void {
+    this.#kind4 = kind4;
+    this.#kind6 = kind6;
+    this.#forged.fill(0);
+    for (const kind of [TOA_KIND, TOA_KIND_ALIBABA6, TOA_KIND_UCLOUD, kind4, kind6]) {
+      this.#forged[kind & 0xff] = 1;
+    }
   }
 
   #eraseUnwanted(view: DataView, transport: number, flags: number): number {
