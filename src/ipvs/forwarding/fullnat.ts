@@ -233,8 +233,9 @@ export class Fullnat {
     const local = slot * EXTENSION_WORDS + Extension.localAddress;
     const server = (connections.destination(slot) * DESTINATION_BYTES + DestinationField.address) >>> 2;
     const ports = connections.localPortRaw(slot) | (connections.destinationPortRaw(slot) << 16);
+    const count = connections.flags(slot) & ConnectionFlag.ipv6 ? 4 : 1;
     let hash = sipHash13(ports, this.#secret);
-    for (let word = 0; word < 4; word++) {
+    for (let word = 0; word < count; word++) {
       hash = sipHash13(hash ^ (extension[local + word] as number), this.#secret);
       hash = sipHash13(hash ^ (words[server + word] as number), this.#secret);
     }
