@@ -3,8 +3,10 @@ import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { addDown } from './down.ts';
 import { ipvsadm } from './ipvsadm.ts';
+import { addMarks } from './marks.ts';
 import { addReplay } from './replay.ts';
 import { addSession } from './session.ts';
+import { addSetting } from './setting.ts';
 import { addStatus } from './status.ts';
 import { addUp } from './up.ts';
 
@@ -25,6 +27,8 @@ addSession(program);
 addUp(program);
 addDown(program);
 addStatus(program);
+addSetting(program);
+addMarks(program);
 addReplay(program);
 program
   .command('ipvsadm')

@@ -6,9 +6,14 @@
  * | `POST /ipvsadm` `{argv, stdin}` | `{status, stdout, stderr}` of that command |
  * | `GET /status` | process, data path, sizes |
  * | `GET /services`, `GET /connections` | what the listings show, as data |
+ * | `GET /settings`, `POST /settings` `{name, value}` | all settings; the one that was set |
+ * | `GET /marks`, `POST /marks` `{rules}` | the rules of firewall marks; all of them replaced |
  * | `POST /shutdown` `{remove}` | the daemon stops; with `remove`, the data path goes too |
  */
 import type { Datapath, DatapathStatus, StopOptions } from '../datapath/datapath.ts';
+import type { Director } from '../ipvs/director.ts';
+import { formatMarkRule, MarkRuleError, MarkRules, parseMarkRule } from '../ipvs/mark-rules.ts';
+import { SettingError, settingName } from '../ipvs/settings.ts';
 import type { VirtualServer } from '../ipvs/specification.ts';
 import { type IpvsadmResult, runIpvsadm } from '../ipvsadm/run.ts';
 import { NameUnknown, type SystemNames } from './names.ts';
@@ -74,6 +79,20 @@ export class Api {
       ['/status', new Map([['GET', () => this.status()]])],
       ['/services', new Map([['GET', () => ({ services: this.#server().services() })]])],
       ['/connections', new Map([['GET', () => ({ connections: this.#server().connections() })]])],
+      [
+        '/settings',
+        new Map<string, Handler>([
+          ['GET', () => ({ settings: this.#director().settings })],
+          ['POST', body => this.#setSetting(body)],
+        ]),
+      ],
+      [
+        '/marks',
+        new Map<string, Handler>([
+          ['GET', () => ({ rules: this.#director().marks.rules.map(formatMarkRule) })],
+          ['POST', body => this.#setMarks(body)],
+        ]),
+      ],
       ['/shutdown', new Map([['POST', body => this.#shutdown(body)]])],
     ]);
   }
@@ -117,11 +136,15 @@ export class Api {
     };
   }
 
+  #director(): Director {
+    return this.#options.datapath.director;
+  }
+
   /** The virtual server, at the present time. */
   #server(): VirtualServer {
-    const { datapath } = this.#options;
-    datapath.director.administration.now = datapath.now();
-    return datapath.director.administration;
+    const { administration } = this.#director();
+    administration.now = this.#options.datapath.now();
+    return administration;
   }
 
   #paths(): string {
@@ -139,8 +162,35 @@ export class Api {
     if (stdin === '' && (await names.lookUpWanted())) {
       result = runIpvsadm(argv, stdin, this.#server(), names);
     }
-    state?.save(captureState(this.#server()));
+    state?.save(captureState(this.#director()));
     return result;
+  }
+
+  #setSetting(body: unknown): object {
+    const { name, value } = fieldsOf(body, ['name', 'value']);
+    if (typeof name !== 'string') throw new RequestRefused(400, '"name" is not a string');
+    if (typeof value !== 'string') throw new RequestRefused(400, '"value" is not a string');
+    const director = this.#director();
+    refuseAs400(() => director.set(name, value));
+    director.administration.onChange();
+    this.#options.state?.save(captureState(director));
+    return { name, value: director.settings[settingName(name)] };
+  }
+
+  /** The new rules take the place of all old ones, or none of them does. */
+  #setMarks(body: unknown): object {
+    const { rules } = fieldsOf(body, ['rules']);
+    if (!Array.isArray(rules) || !rules.every(rule => typeof rule === 'string')) {
+      throw new RequestRefused(400, '"rules" is not an array of strings');
+    }
+    const { datapath, state } = this.#options;
+    const director = this.#director();
+    refuseAs400(() => {
+      director.marks = new MarkRules(rules.map(parseMarkRule), name => datapath.interfaceIndex(name));
+    });
+    director.administration.onChange();
+    state?.save(captureState(director));
+    return { rules: director.marks.rules.map(formatMarkRule) };
   }
 
   /** Runs a command, again for each name in it that had to be looked up: it changes nothing before it knows all. */
@@ -163,13 +213,30 @@ export class Api {
   }
 }
 
-function parseCommandBody(body: unknown): { argv: string[]; stdin: string } {
+/** The fields of a JSON object that has no others. */
+function fieldsOf(body: unknown, names: readonly string[]): Record<string, unknown> {
   if (typeof body !== 'object' || body === null || Array.isArray(body)) {
-    throw new RequestRefused(400, 'the body is not a JSON object {"argv": […], "stdin": "…"}');
+    throw new RequestRefused(400, `the body is not a JSON object with ${names.join(' and ')}`);
   }
-  const { argv, stdin = '', ...others } = body as Record<string, unknown>;
-  const unknown = Object.keys(others)[0];
+  const unknown = Object.keys(body).find(name => !names.includes(name));
   if (unknown !== undefined) throw new RequestRefused(400, `unknown field ${JSON.stringify(unknown)}`);
+  return { ...body };
+}
+
+/** Does what may be refused for a value that makes no sense; the reason is the answer then. */
+function refuseAs400(work: () => void): void {
+  try {
+    work();
+  } catch (error) {
+    if (error instanceof SettingError || error instanceof MarkRuleError) {
+      throw new RequestRefused(400, error.message);
+    }
+    throw error;
+  }
+}
+
+function parseCommandBody(body: unknown): { argv: string[]; stdin: string } {
+  const { argv, stdin = '' } = fieldsOf(body, ['argv', 'stdin']);
   if (!Array.isArray(argv) || !argv.every(word => typeof word === 'string')) {
     throw new RequestRefused(400, '"argv" is not an array of strings');
   }

@@ -216,3 +216,31 @@ test('the XDP data path needs root', context => {
   );
   assert.deepEqual(readdirSync(folder), []);
 });
+
+test('settings and mark rules: shown, changed at once, refused with a reason, kept over a restart', async context => {
+  const { folder, environment } = place(context);
+  const kept = { ...environment, DIRIGO_STATE: join(folder, 'state') };
+  const dirigo = (...words: string[]) => runBin('dirigo', words, kept);
+  const first = await startDaemon(context, kept, []);
+  assert.equal(dirigo('setting', 'conn_reuse_mode').stdout, 'conn_reuse_mode = 1\n');
+  assert.equal(dirigo('setting', 'conn_reuse_mode', '2').stdout, 'conn_reuse_mode = 2\n');
+  assert.match(dirigo('setting').stdout, /^expire_nodest_conn = 0$/m);
+  assert.match(dirigo('setting', 'conn_reuse_mode', '9').stderr, /conn_reuse_mode cannot be "9".*0\.\.3/);
+  assert.match(dirigo('setting', 'no_such').stderr, /there is no setting "no_such"; there are /);
+  const rules = join(folder, 'rules');
+  writeFileSync(rules, '# the web\ntcp to 10.0.0.3 port 80-443 mark 1\n\nudp on eth0 mark 2\n');
+  assert.equal(dirigo('marks', '--load', rules).status, 0);
+  const listed = dirigo('marks').stdout;
+  assert.equal(listed.split('\n').length, 3);
+  writeFileSync(rules, 'tcp mark 3\ntcp on eth9 mark 1\n');
+  const refused = dirigo('marks', '--load', rules);
+  assert.match(refused.stderr, /there is no interface eth9/);
+  assert.equal(refused.status, 1);
+  assert.equal(dirigo('marks').stdout, listed, 'nothing is half-applied');
+  first.kill('SIGKILL');
+  await ended(first);
+  await startDaemon(context, kept, []);
+  assert.equal(dirigo('setting', 'conn_reuse_mode').stdout, 'conn_reuse_mode = 2\n');
+  assert.equal(dirigo('marks').stdout, listed);
+  assert.equal(dirigo('marks', '--clear').stdout, '');
+});

@@ -57,8 +57,9 @@ export class Daemon {
     let datapath: Datapath | undefined;
     try {
       const state = options.stateFolder === undefined ? undefined : new StateFile(options.stateFolder);
-      datapath = await options.openDatapath();
-      state?.restore(datapath.director.administration);
+      const opened = await options.openDatapath();
+      datapath = opened;
+      state?.restore(opened.director, name => opened.interfaceIndex(name));
       await datapath.start();
       const daemon = new Daemon(options, lock, datapath, state);
       await listenPrivately(daemon.#server, options.socket);

@@ -1,12 +1,14 @@
 /** The desired state: all that an administrator configured, as one JSON file that is replaced whole or not at all. */
 import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Director } from '../ipvs/director.ts';
+import { formatMarkRule, MarkRules, parseMarkRule } from '../ipvs/mark-rules.ts';
+import { DEFAULT_SETTINGS, settingName } from '../ipvs/settings.ts';
 import type {
   DestinationSpecification,
   ServiceSpecification,
   SyncDaemon,
   Timeouts,
-  VirtualServer,
 } from '../ipvs/specification.ts';
 
 export interface DesiredState {
@@ -15,10 +17,18 @@ export interface DesiredState {
   syncDaemons: SyncDaemon[];
   /** Oldest first, so that adding them in this order brings back the director's. */
   services: (ServiceSpecification & { destinations: DestinationSpecification[] })[];
+  /** Settings that are not at their default. */
+  settings?: Record<string, number>;
+  /** Rules of firewall marks, as `parseMarkRule` reads them. */
+  marks?: string[];
 }
 
-/** What the server is configured to be. */
-export function captureState(server: VirtualServer): DesiredState {
+/** What the director is configured to be. */
+export function captureState(director: Director): DesiredState {
+  const server = director.administration;
+  const settings = Object.entries(director.settings).filter(
+    ([name, value]) => value !== DEFAULT_SETTINGS[settingName(name)],
+  );
   return {
     version: 1,
     timeouts: server.timeouts(),
@@ -40,11 +50,23 @@ export function captureState(server: VirtualServer): DesiredState {
           tunnelChecksum: destination.tunnelChecksum,
         })),
       })),
+    ...(settings.length > 0 ? { settings: Object.fromEntries(settings) } : {}),
+    ...(director.marks.rules.length > 0 ? { marks: director.marks.rules.map(formatMarkRule) } : {}),
   };
 }
 
-/** Configures an empty server so. */
-export function applyState(server: VirtualServer, state: DesiredState): void {
+/**
+ * Configures an empty director so.
+ * @param interfaceIndex the number of an interface that a mark rule names
+ */
+export function applyState(
+  director: Director,
+  state: DesiredState,
+  interfaceIndex: (name: string) => number | undefined,
+): void {
+  const server = director.administration;
+  for (const [name, value] of Object.entries(state.settings ?? {})) director.set(name, String(value));
+  director.marks = new MarkRules((state.marks ?? []).map(parseMarkRule), interfaceIndex);
   server.setTimeouts(state.timeouts);
   for (const { destinations, ...service } of state.services) {
     server.addService(service);
@@ -93,14 +115,14 @@ export class StateFile {
   }
 
   /**
-   * Configures an empty server as the state says.
-   * @throws Error that names the file if the server refuses something in it
+   * Configures an empty director as the state says.
+   * @throws Error that names the file if the director refuses something in it
    */
-  restore(server: VirtualServer): void {
+  restore(director: Director, interfaceIndex: (name: string) => number | undefined): void {
     const state = this.load();
     if (!state) return;
     try {
-      applyState(server, state);
+      applyState(director, state, interfaceIndex);
     } catch (error) {
       throw this.#damaged(error);
     }

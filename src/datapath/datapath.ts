@@ -31,4 +31,6 @@ export interface Datapath {
   /** Ends it; safe to call twice, and before `start`. */
   stop(options: StopOptions): Promise<void>;
   status(): DatapathStatus;
+  /** The number of an interface of the director's host; undefined if it has none of this name. */
+  interfaceIndex(name: string): number | undefined;
 }

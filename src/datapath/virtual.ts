@@ -43,6 +43,11 @@ export class VirtualDatapath implements Datapath {
     clearInterval(this.#timer);
   }
 
+  interfaceIndex(name: string): number | undefined {
+    const at = this.#host.interfaces.findIndex(each => each.name === name);
+    return at < 0 ? undefined : at + 1;
+  }
+
   status(): DatapathStatus {
     return {
       interfaces: this.#host.interfaces.map(({ name, addresses }) => [name, ...addresses].join(' ')),

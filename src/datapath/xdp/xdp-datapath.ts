@@ -262,6 +262,10 @@ export class XdpDatapath implements Datapath {
     this.#configuration.forgetLingering();
   }
 
+  interfaceIndex(name: string): number | undefined {
+    return this.network.interface(name)?.index;
+  }
+
   status(): DatapathStatus {
     const { fastPath, director } = this;
     const running = this.#state === 'running';
