@@ -112,6 +112,12 @@ export class Lifecycle {
     const total = table.active(destination) + table.inactive(destination);
     const lower = table.lowerThreshold(destination);
     const upper = table.upperThreshold(destination);
+    if (upper !== 0 && total >= upper) {
+      // The threshold came down to fewer than there are.
+      table.setFlag(destination, DestinationFlag.overloaded, true);
+      return;
+    }
+    if ((table.flags(destination) & DestinationFlag.overloaded) === 0) return;
     if (lower !== 0 ? total < lower : upper === 0 || total * 4 < upper * 3) {
       table.setFlag(destination, DestinationFlag.overloaded, false);
     }

@@ -69,7 +69,7 @@ export interface HostOptions {
 const CONNECTIONS = 65536;
 const DESTINATIONS = 4096;
 /** Of all phases, the one at which most recordings agree with what is played. */
-const TIMER_PHASE = 144;
+const TIMER_PHASE = 96;
 const LOOPBACK_MTU = 65536;
 const LOOPBACK_INDEX = 1;
 const NO_MAC = new Uint8Array(6);
