@@ -3,9 +3,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { buildBpf } from '../../bpf/build.ts';
 import { withTestBed } from '../../src/datapath/xdp/test-bed.ts';
-import type { ForwardingMethod } from '../../src/ipvs/specification.ts';
 import { missing } from '../requirements.ts';
 import { type Failure, failureText, playCase } from './case.ts';
+import { METHODS } from './configuration.ts';
 import { CAPACITY, DESTINATIONS, HZ } from './paths.ts';
 import { INTERFACES } from './world.ts';
 
@@ -16,16 +16,8 @@ const FIRST_SEED = Number(process.env.DIRIGO_FUZZ_SEED ?? 1);
 /** Failures that are collected before the test gives up. */
 const ENOUGH = 1;
 
-/** Why they do not agree in everything yet. */
-const NOT_YET =
-  "the program passes fragments of ICMP, and errors about tunnels to the director's own address";
-
-/** Methods whose packets the program sees in both directions. */
-const METHODS: readonly ForwardingMethod[] = ['gate', 'tunnel'];
-
 test('the program and the director agree', {
   skip: missing('root', 'clang', 'ip'),
-  todo: NOT_YET,
 }, context => {
   const object = buildBpf();
   const failures: Failure[] = [];

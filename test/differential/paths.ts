@@ -9,13 +9,16 @@ import { DROP_NAMES } from '../../src/ipvs/drops.ts';
 import type { Settings } from '../../src/ipvs/settings.ts';
 import { IpvsError } from '../../src/ipvs/specification.ts';
 import { COUNTER_STRIDE } from '../../src/ipvs/statistics.ts';
+import { type Family, formatAddress } from '../../src/wire/address.ts';
+import { ICMP_HEADER } from '../../src/wire/icmp.ts';
 import { fillIpv4Checksum, IPV4_DONT_FRAGMENT, Ipv4, Protocol } from '../../src/wire/ipv4.ts';
+import { Ipv6 } from '../../src/wire/ipv6.ts';
 import { Malformed } from '../../src/wire/malformed.ts';
 import { Packet } from '../../src/wire/packet.ts';
 import { type Operation, perform } from './configuration.ts';
 import { Random } from './random.ts';
 import type { ArrivingFrame } from './traffic.ts';
-import { type SentFrame, World } from './world.ts';
+import { type SentFrame, VIPS, World } from './world.ts';
 
 /** Ticks a second of both tables; times are multiples of a tick. */
 export const HZ = 250;
@@ -26,8 +29,8 @@ const DIRECTED: ReadonlySet<number> = new Set([
   Protocol.tcp,
   Protocol.udp,
   Protocol.sctp,
-  Protocol.icmp,
-  Protocol.icmpv6,
+  //ICMP Protocol.icmp,
+  //ICMP Protocol.icmpv6,
 ]);
 
 /** What became of a frame. */
@@ -37,6 +40,7 @@ type Outcome = 'passed' | 'taken' | 'dropped' | 'malformed' | 'not ours';
 class Path {
   readonly world = new World();
   readonly director: Director;
+  readonly #translated = new Set<string>();
   readonly #packet = new Packet();
 
   constructor(settings: Partial<Settings>, seed: number, bed?: TestBed) {
@@ -65,6 +69,10 @@ class Path {
     this.director.administration.now = now;
     try {
       perform(operation, this.director.administration);
+      if ('destination' in operation) {
+        const { method, address } = operation.destination;
+        if (method === 'masq' || method === 'fullnat') this.#translated.add(address);
+      }
       return '';
     } catch (error) {
       if (error instanceof IpvsError) return error.code;
@@ -74,12 +82,12 @@ class Path {
 
   process({ bytes, on }: ArrivingFrame, now: number): Outcome {
     const packet = this.#packet;
-    // A VLAN is another interface.
     if (packet.load(bytes) !== Malformed.none) return 'malformed';
-    if (packet.family === 0 || packet.tags > 0) return 'not ours';
+    if (packet.family === 0) return 'not ours';
     if (!on.mac.every((byte, at) => byte === bytes[at])) return 'not ours';
     const isLocal = this.world.isLocal(packet.bytes, packet.destinationAt, packet.family);
     if (!isLocal && !this.#mayBeReply(packet)) return 'not ours';
+    if (packet.isFragment && !isVip(packet) && !this.#mayBeReply(packet)) return 'not ours';
     // Those of other protocols come back whole from the director, as the host would have gathered them.
     if (packet.isFragment && !DIRECTED.has(packet.protocol)) return 'not ours';
     const verdict = this.director.process(packet, on.index, now, !isLocal);
@@ -88,16 +96,30 @@ class Path {
   }
 
   /**
-   * What the host routes on concerns a director that translates addresses only. It gathers all fragments, because a
-   * reply may be among them, and gives back what is none; and where nothing is translated it counts errors that pass by.
-   * The program leaves both to the host at once.
+   * Of what the host routes on, only what a translated server sent or an error about a packet to one concerns a
+   * director; the program leaves the rest to the host at once. The director alone looks at all of it: it gathers
+   * fragments and gives back what is no reply, and counts errors that pass by.
    */
   #mayBeReply(packet: Packet): boolean {
-    const { administration, pool } = this.director;
-    if (administration.translated === 0) return false;
     const family = packet.family === 6 ? 6 : 4;
-    return !packet.isFragment || pool.hasAddress(packet.bytes, packet.sourceAt, family);
+    if (packet.protocol !== (family === 4 ? Protocol.icmp : Protocol.icmpv6)) {
+      return this.#isTranslated(packet.bytes, packet.sourceAt, family);
+    }
+    const quotedDestination =
+      packet.transport + ICMP_HEADER + (family === 4 ? Ipv4.destination : Ipv6.destination);
+    const end = quotedDestination + (family === 4 ? 4 : 16);
+    return end <= packet.networkEnd && this.#isTranslated(packet.bytes, quotedDestination, family);
   }
+
+  /** True for the address of a server whose packets are translated, or were before it was edited. */
+  #isTranslated(bytes: Uint8Array, at: number, family: Family): boolean {
+    return this.#translated.size > 0 && this.#translated.has(formatAddress(bytes, at, family === 4 ? 4 : 16));
+  }
+}
+
+function isVip(packet: Packet): boolean {
+  const family = packet.family === 6 ? 6 : 4;
+  return VIPS[family].includes(formatAddress(packet.bytes, packet.destinationAt, family === 4 ? 4 : 16));
 }
 
 /** What is different; undefined: nothing. */
@@ -292,30 +314,37 @@ function isSameFrame(one: SentFrame, other: SentFrame): boolean {
   if (one.interfaceIndex !== other.interfaceIndex || one.bytes.length > other.bytes.length) return false;
   let differs = false;
   for (let at = 0; at < one.bytes.length && !differs; at++) differs = one.bytes[at] !== other.bytes[at];
-  return !differs || isSameTunnel(one.bytes, other.bytes.subarray(0, one.bytes.length));
+  return !differs || isSameButNumber(one.bytes, other.bytes.subarray(0, one.bytes.length));
 }
 
+/** What is sent in packets of a director's own: tunnels, and errors. */
+const OWN_PROTOCOLS: ReadonlySet<number> = new Set([
+  Protocol.ipv4,
+  41,
+  Protocol.gre,
+  Protocol.udp,
+  //ICMP Protocol.icmp,
+]);
+
 /**
- * The outer header of a tunnel that may be fragmented has an identification, which every data path counts for itself:
- * all but that and the checksum over it must be equal, and the checksum right.
+ * The identification in a header of a data path's own is counted by each data path for itself (0 where the packet may
+ * not be fragmented): all but that and the checksum over it must be equal, and the checksum right.
  */
-function isSameTunnel(one: Uint8Array, other: Uint8Array): boolean {
-  if (one[12] !== 8 || one[13] !== 0 || one.length < 54) return false;
-  const protocol = one[14 + Ipv4.protocol] as number;
-  const isTunnel =
-    protocol === Protocol.ipv4 || protocol === 41 || protocol === Protocol.gre || protocol === 17;
-  if (!isTunnel) return false;
+function isSameButNumber(one: Uint8Array, other: Uint8Array): boolean {
+  const at = one[12] === 0x81 || one[12] === 0x88 ? 18 : 14;
+  if (one.length < at + 20 || one[at] !== 0x45 || one[at - 2] !== 8 || one[at - 1] !== 0) return false;
+  if (!OWN_PROTOCOLS.has(one[at + Ipv4.protocol] as number)) return false;
   const [expected, got] = [one.slice(), other.slice()];
   const [view, viewed] = [new DataView(expected.buffer), new DataView(got.buffer)];
-  if (view.getUint16(14 + Ipv4.fragment) & IPV4_DONT_FRAGMENT) return false;
-  const checksum = viewed.getUint16(14 + Ipv4.checksum);
-  fillIpv4Checksum(viewed, 14);
-  if (viewed.getUint16(14 + Ipv4.checksum) !== checksum) return false;
+  if (view.getUint16(at + Ipv4.fragment) & IPV4_DONT_FRAGMENT) return false;
+  const checksum = viewed.getUint16(at + Ipv4.checksum);
+  fillIpv4Checksum(viewed, at);
+  if (viewed.getUint16(at + Ipv4.checksum) !== checksum) return false;
   for (const each of [view, viewed]) {
-    each.setUint16(14 + Ipv4.identification, 0);
-    each.setUint16(14 + Ipv4.checksum, 0);
+    each.setUint16(at + Ipv4.identification, 0);
+    each.setUint16(at + Ipv4.checksum, 0);
   }
-  return expected.every((byte, at) => byte === got[at]);
+  return expected.every((byte, index) => byte === got[index]);
 }
 
 function describe(frame: SentFrame | undefined): string {
