@@ -108,7 +108,6 @@ export class Lifecycle {
       if (flags & ConnectionFlag.inactive) table.addInactive(destination, -1);
       else table.addActive(destination, -1);
     }
-    if ((table.flags(destination) & DestinationFlag.overloaded) === 0) return;
     const total = table.active(destination) + table.inactive(destination);
     const lower = table.lowerThreshold(destination);
     const upper = table.upperThreshold(destination);
