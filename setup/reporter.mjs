@@ -22,7 +22,8 @@ export default async function* reporter(events) {
       continue;
     }
     if (type !== 'test:pass' && type !== 'test:fail') continue;
-    if (data.details?.type === 'suite') continue;
+    // A suite counts by its tests, unless all of it was left out.
+    if (data.details?.type === 'suite' && data.skip === undefined) continue;
     const file = data.file ? relative(process.cwd(), data.file) : '';
     if (data.nesting === 0 && file !== '' && data.name === data.file) continue;
     const reason = data.skip ?? data.todo;
