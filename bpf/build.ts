@@ -3,7 +3,7 @@
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { arch } from 'node:process';
 
 const sources = import.meta.dirname;
@@ -17,10 +17,22 @@ const architectures: Record<string, string> = { x64: 'x86_64', arm64: 'aarch64',
 export function buildBpf(directory = sources): string {
   const object = join(directory, 'dirigo.bpf.o');
   const inputs = readdirSync(sources).filter(name => /\.[ch]$|^build\.ts$/.test(name));
-  const newest = Math.max(...inputs.map(name => statSync(join(sources, name)).mtimeMs));
+  return compileBpf(
+    join(sources, 'dirigo.bpf.c'),
+    inputs.map(name => join(sources, name)),
+    object,
+  );
+}
+
+/**
+ * Compiles a BPF program unless the object is newer than all inputs, and returns the object's path.
+ * @throws Error with what is missing or the compiler's words
+ */
+export function compileBpf(source: string, inputs: readonly string[], object: string): string {
+  const newest = Math.max(...inputs.map(input => statSync(input).mtimeMs));
   if (existsSync(object) && statSync(object).mtimeMs >= newest) return object;
 
-  mkdirSync(directory, { recursive: true });
+  mkdirSync(dirname(object), { recursive: true });
   // Written aside and renamed, so that whoever builds or reads at the same time finds a whole file.
   const draft = `${object}.${process.pid}`;
   const multiarch = `/usr/include/${architectures[arch] ?? arch}-linux-gnu`;
@@ -30,7 +42,7 @@ export function buildBpf(directory = sources): string {
       ...['-g', '-O2', '-target', 'bpf', '-mcpu=v3', '-Wall', '-Wextra', '-Werror'],
       '-Wno-unused-parameter',
       ...(existsSync(multiarch) ? [`-I${multiarch}`] : []),
-      ...['-c', join(sources, 'dirigo.bpf.c'), '-o', draft],
+      ...['-c', source, '-o', draft],
     ],
     { encoding: 'utf8' },
   );

@@ -178,7 +178,7 @@ export class Paths {
     if (!this.#isCurrent) {
       this.#isCurrent = true;
       this.#configuration.write();
-    }
+    } else this.#configuration.refresh();
     const bed = this.#bed;
     const tick = this.#accelerated.director.connections.tick(this.#now);
     const handling = bed.run(frame.bytes, frame.on.index, tick);
@@ -204,6 +204,8 @@ export class Paths {
         break;
       default: {
         const outcome = this.#accelerated.process(frame, this.#now);
+        // The program may have asked for a way.
+        this.#configuration.ways.answer();
         if (outcome !== expected) return `the director alone: ${expected}; behind the program: ${outcome}`;
       }
     }
