@@ -69,6 +69,8 @@ export interface DirectorOptions {
   random?: () => number;
   /** Bytes that fragments may take until their datagrams are whole. Default 4 MiB. */
   fragmentMemory?: number;
+  /** Bytes left behind a frame of a given length in its buffer, see `Fragments`. */
+  fragmentRoom?: (frame: number) => number;
   /** Buckets that listings state (`size=`); the kernel's default is 4096. */
   tableSize?: number;
 }
@@ -163,7 +165,7 @@ export class Director {
       this.ftp,
       this.#sip,
     );
-    this.#fragments = new Fragments(options.fragmentMemory);
+    this.#fragments = new Fragments(options.fragmentMemory, options.fragmentRoom);
     this.#related = new Related({
       connections: this.connections,
       way: this.#way,

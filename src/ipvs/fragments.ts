@@ -78,9 +78,16 @@ export class Fragments {
   readonly #assemblies = new Map<string, Assembly>();
   #memory = 0;
 
-  /** @param memory bytes that unfinished datagrams may take */
-  constructor(memory = REASSEMBLY_MEMORY) {
+  readonly #room: (frame: number) => number;
+
+  /**
+   * @param memory bytes that unfinished datagrams may take
+   * @param room bytes left behind a frame of that many bytes in the buffer it came in: IPv4 fragments that fit there
+   * are glued to the first one and leave as one with it (skb_try_coalesce in net/core/skbuff.c). Default: none.
+   */
+  constructor(memory = REASSEMBLY_MEMORY, room: (frame: number) => number = () => 0) {
     this.#limit = memory;
+    this.#room = room;
   }
 
   /** Datagrams of which fragments are kept. */
@@ -210,9 +217,18 @@ export class Fragments {
       family: assembly.family,
       largest: assembly.largest,
       headers: assembly.headers,
-      rest: assembly.pieces.slice(1).map(piece => piece.data.length),
+      rest: this.#unglued(assembly, first),
     };
     return whole.parse(HEADROOM, end - HEADROOM) === Malformed.none;
+  }
+
+  /** Bytes of the pieces after the first that are not glued to it; after one that does not fit, none is. */
+  #unglued({ family, pieces }: Assembly, first: Uint8Array): number[] {
+    const rest = pieces.slice(1).map(piece => piece.data.length);
+    if (family === 6) return rest;
+    let room = this.#room(first.length);
+    while (rest.length > 0 && (rest[0] as number) <= room) room -= rest.shift() as number;
+    return rest;
   }
 
   /**

@@ -22,7 +22,7 @@ import {
   UnreachableCode,
 } from '../wire/icmp.ts';
 import { fillIpv4Checksum, IPV4_DONT_FRAGMENT, IPV4_HEADER, Ipv4, Protocol } from '../wire/ipv4.ts';
-import { IPV6_MINIMUM_MTU } from '../wire/ipv6.ts';
+import { IPV6_MINIMUM_MTU, Ipv6 } from '../wire/ipv6.ts';
 import { Malformed } from '../wire/malformed.ts';
 import { Packet } from '../wire/packet.ts';
 import { UDP_HEADER, Udp } from '../wire/udp.ts';
@@ -193,7 +193,8 @@ export class Related {
     }
     // Without translation the request still has the VIP: the error is the connection's, but needs nothing done to it.
     slot = connections.find(this.#key, tick);
-    if (slot >= 0 && !this.#isMasq(slot)) this.#countOut(slot, lengthOf(packet));
+    // The kernel sees it after routing (ip_vs_forward_icmp at NF_INET_FORWARD), which one that has lived too long fails.
+    if (slot >= 0 && !this.#isMasq(slot) && ttlOf(packet) > 1) this.#countOut(slot, lengthOf(packet));
     return DELIVER_LOCALLY;
   }
 
@@ -409,6 +410,10 @@ function isChecksumRight(packet: Packet): boolean {
 
 function lengthOf(packet: Packet): number {
   return packet.networkEnd - packet.network;
+}
+
+function ttlOf(packet: Packet): number {
+  return packet.view.getUint8(packet.network + (packet.family === 4 ? Ipv4.ttl : Ipv6.hopLimit));
 }
 
 function count(

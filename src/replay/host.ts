@@ -120,6 +120,7 @@ export class ReplayHost implements Network, HostAddresses {
       host: this,
       destinations,
       connections: this.#connections,
+      fragmentRoom: roomBehind,
       ...(settings ? { settings } : {}),
       ...(random ? { random } : {}),
     });
@@ -402,6 +403,18 @@ export class ReplayHost implements Network, HostAddresses {
     this.now = to;
     this.director.expire(to);
   }
+}
+
+/**
+ * Bytes left behind a frame that a packet socket sent over a virtual Ethernet pair, as the recorder's: Linux takes the
+ * next power of two for the frame, 16 bytes in front, and the skb_shared_info behind (packet_alloc_skb, __alloc_skb),
+ * and puts the Ethernet header at 2.
+ */
+function roomBehind(frame: number): number {
+  const SHARED_INFO = 320;
+  const needed = ((16 + frame + 63) & ~63) + SHARED_INFO;
+  const buffer = 2 ** Math.ceil(Math.log2(needed));
+  return buffer - SHARED_INFO - 2 - frame;
 }
 
 /** What an accelerator did with a frame: nothing, all there is to do, or it left it to the host's stack. */

@@ -12,14 +12,10 @@ import { parseScenarios } from '../../src/replay/scenario.ts';
 
 const RECORDED = new URL('../recorded/fragments.json.br', import.meta.url);
 
-const GLUED =
-  'Linux glues small fragments that come in order together where the first one has room left in its buffer, and cuts them anew';
 const RECORD_ROUTE = 'Linux writes its address into the record route option of packets that it receives';
 
 /** The only ones that may differ, and why. */
 const EXCEPTIONS: Readonly<Record<string, string>> = {
-  'frag-df-dr': GLUED,
-  'frag-overlap': GLUED,
   'opts4-dr': RECORD_ROUTE,
   'opts4-nat': RECORD_ROUTE,
   'opts4-tun': RECORD_ROUTE,
