@@ -142,6 +142,22 @@ export class DestinationTable {
     return this.words[index * WORDS + 5] as number;
   }
 
+  /**
+   * Looks again whether the server is overloaded: from as many connections on as the upper threshold, until there are
+   * fewer than the lower (without one: than three quarters of the upper, rounded up). Linux 6.1 of 2026, where it is
+   * also called when thresholds change (ip_vs_dest_update_overload).
+   */
+  updateOverload(index: number): void {
+    const upper = this.upperThreshold(index);
+    const total = this.active(index) + this.inactive(index);
+    if (upper !== 0 && total >= upper) {
+      this.setFlag(index, DestinationFlag.overloaded, true);
+      return;
+    }
+    const lower = this.lowerThreshold(index) || upper - (upper >>> 2);
+    if (upper === 0 || total < lower) this.setFlag(index, DestinationFlag.overloaded, false);
+  }
+
   /** True if a scheduler may choose it: weight above 0, part of a service, not overloaded. */
   isEligible(index: number): boolean {
     const state = this.flags(index) & (DestinationFlag.available | DestinationFlag.overloaded);

@@ -87,10 +87,7 @@ export class Lifecycle {
     if (flags & ConnectionFlag.template) persistent[destination] = (persistent[destination] as number) + 1;
     else if (flags & ConnectionFlag.inactive) table.addInactive(destination, 1);
     else table.addActive(destination, 1);
-    const upper = table.upperThreshold(destination);
-    if (upper !== 0 && table.active(destination) + table.inactive(destination) >= upper) {
-      table.setFlag(destination, DestinationFlag.overloaded, true);
-    }
+    table.updateOverload(destination);
   }
 
   #unbind(slot: number, destination: number): void {
@@ -108,18 +105,7 @@ export class Lifecycle {
       if (flags & ConnectionFlag.inactive) table.addInactive(destination, -1);
       else table.addActive(destination, -1);
     }
-    const total = table.active(destination) + table.inactive(destination);
-    const lower = table.lowerThreshold(destination);
-    const upper = table.upperThreshold(destination);
-    if (upper !== 0 && total >= upper) {
-      // The threshold came down to fewer than there are.
-      table.setFlag(destination, DestinationFlag.overloaded, true);
-      return;
-    }
-    if ((table.flags(destination) & DestinationFlag.overloaded) === 0) return;
-    if (lower !== 0 ? total < lower : upper === 0 || total * 4 < upper * 3) {
-      table.setFlag(destination, DestinationFlag.overloaded, false);
-    }
+    if (table.flags(destination) & DestinationFlag.overloaded) table.updateOverload(destination);
   }
 
   /** Says how many ticks a template lives without a new connection; its first does not start that time yet. */

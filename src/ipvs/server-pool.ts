@@ -100,18 +100,19 @@ export class ServerPool {
     this.table.setFlag(destination.index, DestinationFlag.available, true);
   }
 
-  /** Writes the properties that may change. Overload ends only if the upper threshold goes or grows. */
+  /** Writes the properties that may change. Overload begins and ends with other thresholds, too. */
   update(destination: Destination): void {
     const { view } = this.table;
     const { index, specification } = destination;
     const at = index * DESTINATION_BYTES;
-    const before = this.table.upperThreshold(index);
-    if (specification.upperThreshold === 0 || specification.upperThreshold > before) {
-      this.table.setFlag(index, DestinationFlag.overloaded, false);
-    }
+    const { table } = this;
+    const haveChanged =
+      table.upperThreshold(index) !== specification.upperThreshold ||
+      table.lowerThreshold(index) !== specification.lowerThreshold;
     view.setUint32(at + DestinationField.weight, specification.weight, true);
     view.setUint32(at + DestinationField.upperThreshold, specification.upperThreshold, true);
     view.setUint32(at + DestinationField.lowerThreshold, specification.lowerThreshold, true);
+    if (haveChanged) table.updateOverload(index);
     view.setUint8(at + DestinationField.forwarding, FORWARDING[specification.method]);
     view.setUint8(at + DestinationField.tunnelType, TunnelType[specification.tunnelType]);
     view.setUint8(at + DestinationField.tunnelFlags, TUNNEL_FLAGS[specification.tunnelChecksum]);
@@ -179,7 +180,8 @@ export class ServerPool {
     if (hop?.resolved) {
       bytes.set(hop.destinationMac, at + DestinationField.nextMac);
       bytes.set(hop.sourceMac, at + DestinationField.sourceMac);
-      view.setUint16(at + DestinationField.mtu, Math.min(hop.mtu, 65535), true);
+      const mtu = this.pathMtus.forNext(index, hop.mtu);
+      view.setUint16(at + DestinationField.mtu, Math.min(mtu, 65535), true);
       view.setUint32(at + DestinationField.interfaceIndex, hop.interfaceIndex, true);
     }
     this.table.setFlag(index, DestinationFlag.resolved, hop?.resolved === true);
@@ -201,6 +203,7 @@ export class ServerPool {
       const hop = this.hops[other];
       if (!owner || !hop || !sameAddress(owner.address, told.address)) continue;
       this.pathMtus.learn(other, mtu, hop.mtu, now);
+      this.writeHop(other, hop);
     }
   }
 

@@ -17,7 +17,7 @@ const EXCEPTIONS: Readonly<Record<string, string>> = {
 
 const seen = new Set<string>();
 
-for (const pack of ['ftp', 'sip', 'defence', 'sequences', 'packets']) {
+for (const pack of ['ftp', 'sip', 'defence', 'sequences', 'packets', 'drawn']) {
   const packed = readFileSync(new URL(`../recorded/${pack}.json.br`, import.meta.url));
   const files = JSON.parse(brotliDecompressSync(packed).toString()) as Record<string, string>;
   for (const [file, text] of Object.entries(files)) {
