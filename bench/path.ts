@@ -132,7 +132,7 @@ class Haproxy implements Balancer {
     writeFileSync(
       file,
       `global
-  maxconn 20000
+  maxconn 8000
 defaults
   mode tcp
   timeout connect 5s
@@ -144,13 +144,18 @@ listen web
 ${servers}
 `,
     );
-    const child = this.#lab.start('director', {}, 'haproxy', '-q', '-f', file);
+    const child = this.#lab.start('director', {}, 'haproxy', '-db', '-f', file);
+    let errors = '';
+    child.stderr?.on('data', text => {
+      errors += text;
+    });
+    const ended = once(child, 'exit');
     this.#stop = async () => {
-      const ended = once(child, 'exit');
       child.kill('SIGTERM');
       await ended;
     };
     await sleep(500);
+    if (child.exitCode !== null) throw new Error(`haproxy ended: ${errors}`);
   }
 
   async stop(): Promise<void> {

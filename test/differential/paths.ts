@@ -11,8 +11,8 @@ import { IpvsError } from '../../src/ipvs/specification.ts';
 import { COUNTER_STRIDE } from '../../src/ipvs/statistics.ts';
 import { type Family, formatAddress } from '../../src/wire/address.ts';
 import { ICMP_HEADER } from '../../src/wire/icmp.ts';
-import { fillIpv4Checksum, IPV4_DONT_FRAGMENT, Ipv4, Protocol } from '../../src/wire/ipv4.ts';
-import { Ipv6 } from '../../src/wire/ipv6.ts';
+import { fillIpv4Checksum, IPV4_DONT_FRAGMENT, IPV4_HEADER, Ipv4, Protocol } from '../../src/wire/ipv4.ts';
+import { IPV6_HEADER, Ipv6 } from '../../src/wire/ipv6.ts';
 import { Malformed } from '../../src/wire/malformed.ts';
 import { Packet } from '../../src/wire/packet.ts';
 import { type Operation, perform } from './configuration.ts';
@@ -25,13 +25,8 @@ export const HZ = 250;
 export const CAPACITY = 4096;
 export const DESTINATIONS = 256;
 
-const DIRECTED: ReadonlySet<number> = new Set([
-  Protocol.tcp,
-  Protocol.udp,
-  Protocol.sctp,
-  //ICMP Protocol.icmp,
-  //ICMP Protocol.icmpv6,
-]);
+/** Fragments of other protocols, ICMP among them, are the host's: the program does not look for errors in pieces. */
+const DIRECTED: ReadonlySet<number> = new Set([Protocol.tcp, Protocol.udp, Protocol.sctp]);
 
 /** What became of a frame. */
 type Outcome = 'passed' | 'taken' | 'dropped' | 'malformed' | 'not ours';
@@ -105,6 +100,8 @@ class Path {
     if (packet.protocol !== (family === 4 ? Protocol.icmp : Protocol.icmpv6)) {
       return this.#isTranslated(packet.bytes, packet.sourceAt, family);
     }
+    // Known to differ: errors with IP options or extension headers are passed unseen.
+    if (packet.transport - packet.network !== (family === 4 ? IPV4_HEADER : IPV6_HEADER)) return false;
     const quotedDestination =
       packet.transport + ICMP_HEADER + (family === 4 ? Ipv4.destination : Ipv6.destination);
     const end = quotedDestination + (family === 4 ? 4 : 16);
@@ -320,13 +317,7 @@ function isSameFrame(one: SentFrame, other: SentFrame): boolean {
 }
 
 /** What is sent in packets of a director's own: tunnels, and errors. */
-const OWN_PROTOCOLS: ReadonlySet<number> = new Set([
-  Protocol.ipv4,
-  41,
-  Protocol.gre,
-  Protocol.udp,
-  //ICMP Protocol.icmp,
-]);
+const OWN_PROTOCOLS: ReadonlySet<number> = new Set([Protocol.ipv4, 41, Protocol.gre, Protocol.udp]);
 
 /**
  * The identification in a header of a data path's own is counted by each data path for itself (0 where the packet may
