@@ -29,6 +29,10 @@ enum reason {
 	REASON_NO_HEADROOM,
 	REASON_NO_CHECKSUM,
 	REASON_REPLY,
+	REASON_NO_ROOM,
+	REASON_NO_SERVER,
+	/* Not packets but connections: thrown out to make room. */
+	REASON_EVICTED,
 	/* Belonged to the director, but no socket was there: dropped. */
 	REASON_NO_DIRECTOR,
 	REASONS,

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /*
  * The XDP fast path. Read it from the bottom: a frame comes in at dirigo(), IPv4 and IPv6 find the keys, forward() does
- * what is most frequent; what is less so is called from there.
+ * what is most frequent; what is less so is called from there. What belongs to no connection goes on to the program
+ * begin().
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
@@ -17,15 +18,14 @@
 #include "fullnat.h"
 #include "tunnel.h"
 #include "ways.h"
+#include "insert.h"
+#include "select.h"
+
+/* Not a verdict yet: begin() goes on with the packet. */
+#define BEGIN -2
+#define PROGRAM_BEGIN 0
 
 char _license[] SEC("license") = "Dual MIT/GPL";
-
-static __always_inline struct control *get_control(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&control, &zero);
-}
 
 static __always_inline int is_for(const struct interface *interface, const struct ethhdr *ethernet)
 {
@@ -190,8 +190,11 @@ static __noinline int unknown(struct xdp_md *ctx, struct packet *packet)
 		if (packet->control->flags & CONTROL_STRAY_REPLIES && is_server(family, packet->key.client))
 			return to_director(ctx, packet->interface, REASON_REPLY);
 	}
-	if (packet->control->flags & CONTROL_MARKS ||
-	    is_service(packet->protocol, family, packet->key.ports >> 16, packet->key.virtual))
+	if (packet->control->flags & CONTROL_MARKS)
+		return to_director(ctx, packet->interface, REASON_NO_CONNECTION);
+	if (find_service(packet->protocol, family, packet->key.ports >> 16, packet->key.virtual))
+		return BEGIN;
+	if (is_service(packet->protocol, family, packet->key.ports >> 16, packet->key.virtual))
 		return to_director(ctx, packet->interface, REASON_NO_CONNECTION);
 	return to_host(REASON_NO_SERVICE);
 }
@@ -261,14 +264,20 @@ static __always_inline int other(struct xdp_md *ctx, const struct packet *packet
 	return to_host(REASON_NO_SERVICE);
 }
 
-/* True for an ICMP error about a packet that was sent to a server: a router on the way may report it. */
+/*
+ * True for an ICMP error about a packet that was sent to a server, as a router on the way may report it, and for what may
+ * be one behind options or extension headers.
+ */
 static __always_inline int is_error_about_request4(const struct control *control, const struct iphdr *ip, void *end)
 {
 	const __u8 *icmp = (const void *)(ip + 1);
 	const struct iphdr *quoted = (const void *)(icmp + 8);
 
-	return ip->protocol == IPPROTO_ICMP && (void *)(quoted + 1) <= end &&
-	       in_filter(control->server_filter, quoted->daddr) && is_server(4, &quoted->daddr);
+	if (!(control->flags & CONTROL_TRANSLATES))
+		return 0;
+	if (ip->ihl != 5)
+		return 1;
+	return (void *)(quoted + 1) <= end && in_filter(control->server_filter, quoted->daddr) && is_server(4, &quoted->daddr);
 }
 
 static __always_inline int is_error_about_request6(const struct control *control, const struct ipv6hdr *ip,
@@ -278,9 +287,20 @@ static __always_inline int is_error_about_request6(const struct control *control
 	const struct ipv6hdr *quoted = (const void *)(icmp + 8);
 	const __u32 *words = quoted->daddr.in6_u.u6_addr32;
 
-	return ip->nexthdr == IPPROTO_ICMPV6 && (void *)(quoted + 1) <= end && *icmp < ICMPV6_FIRST_MESSAGE &&
+	if (!(control->flags & CONTROL_TRANSLATES))
+		return 0;
+	if (ip->nexthdr != IPPROTO_ICMPV6)
+		return 1;
+	return (void *)(quoted + 1) <= end && *icmp < ICMPV6_FIRST_MESSAGE &&
 	       in_filter(control->server_filter, words[0] ^ words[1] ^ words[2] ^ words[3]) &&
 	       is_server(6, words);
+}
+
+/* True if the frame ends before the packet. One in several pieces is longer than its first; only then is it asked. */
+static __always_inline int is_cut_off(struct xdp_md *ctx, const void *network, const void *end, __u32 length,
+				      __u32 before)
+{
+	return length > (__u64)(end - network) && length > bpf_xdp_get_buff_len(ctx) - before;
 }
 
 static __always_inline int receive_ipv4(struct xdp_md *ctx, struct ethhdr *ethernet, void *network, void *end,
@@ -313,7 +333,7 @@ static __always_inline int receive_ipv4(struct xdp_md *ctx, struct ethhdr *ether
 	packet.protocol = ip->protocol;
 	packet.length = bpf_ntohs(ip->tot_len);
 	if (ip->version != 4 || ip->ihl < 5 || packet.length < sizeof(*ip) ||
-	    packet.length > bpf_xdp_get_buff_len(ctx) - sizeof(*ethernet) - tags)
+	    is_cut_off(ctx, network, end, packet.length, sizeof(*ethernet) + tags))
 		return other(ctx, &packet, REASON_MALFORMED);
 
 	if (!is_transport(packet.protocol)) {
@@ -354,7 +374,8 @@ static __always_inline int receive_ipv6(struct xdp_md *ctx, struct ethhdr *ether
 	target = ip->daddr.in6_u.u6_addr32;
 	to_vip = in_filter(control->vip_filter, target[0] ^ target[1] ^ target[2] ^ target[3]);
 	if (!to_vip && !in_filter(control->server_filter, source[0] ^ source[1] ^ source[2] ^ source[3])) {
-		if (ip->nexthdr != IPPROTO_ICMPV6 || !is_error_about_request6(control, ip, end))
+		if ((ip->nexthdr != IPPROTO_ICMPV6 && !is_ipv6_extension(ip->nexthdr)) ||
+		    !is_error_about_request6(control, ip, end))
 			return XDP_PASS;
 		interface = find_interface(ctx->ingress_ifindex);
 		return interface && is_for(interface, ethernet) ? to_director(ctx, interface, REASON_ICMP) :
@@ -375,7 +396,7 @@ static __always_inline int receive_ipv6(struct xdp_md *ctx, struct ethhdr *ether
 	packet.key.virtual[3] = target[3];
 	packet.protocol = ip->nexthdr;
 	packet.length = bpf_ntohs(ip->payload_len) + sizeof(*ip);
-	if (ip->version != 6 || packet.length > bpf_xdp_get_buff_len(ctx) - sizeof(*ethernet) - tags)
+	if (ip->version != 6 || is_cut_off(ctx, network, end, packet.length, sizeof(*ethernet) + tags))
 		return other(ctx, &packet, REASON_MALFORMED);
 
 	if (is_ipv6_extension(packet.protocol))
@@ -449,8 +470,7 @@ static __noinline int receive_tagged(struct xdp_md *ctx)
 	return to_director(ctx, interface, REASON_OPTIONS);
 }
 
-SEC("xdp.frags")
-int dirigo(struct xdp_md *ctx)
+static __always_inline int receive(struct xdp_md *ctx)
 {
 	void *end = (void *)(long)ctx->data_end;
 	struct ethhdr *ethernet = (void *)(long)ctx->data;
@@ -464,6 +484,333 @@ int dirigo(struct xdp_md *ctx)
 	if (is_vlan(ethernet->h_proto))
 		return receive_tagged(ctx);
 	return XDP_PASS;
+}
+
+SEC("xdp.frags")
+int dirigo(struct xdp_md *ctx)
+{
+	int outcome = receive(ctx);
+	struct interface *interface;
+
+	if (outcome != BEGIN)
+		return outcome;
+	bpf_tail_call(ctx, &programs, PROGRAM_BEGIN);
+	interface = find_interface(ctx->ingress_ifindex);
+	return interface ? to_director(ctx, interface, REASON_NO_CONNECTION) : XDP_DROP;
+}
+
+/* Sends the first packet of a connection, or leaves that to the director, who finds the connection. */
+static __always_inline int send_first(struct xdp_md *ctx, struct packet *packet)
+{
+	struct destination *destination = packet->destination;
+	__u32 method = packet->connection->flags & FLAG_FORWARDING;
+
+	if (!(destination->flags & DESTINATION_RESOLVED))
+		return to_director(ctx, packet->interface, REASON_UNRESOLVED);
+	if (time_to_live(packet) <= 1)
+		return to_director(ctx, packet->interface, REASON_TIME_TO_LIVE);
+	if (method == FORWARDING_MASQ)
+		return translate(ctx, packet);
+	if (method == FORWARDING_TUNNEL)
+		return tunnel(ctx, packet);
+	if (method != FORWARDING_GATE)
+		return to_director(ctx, packet->interface, REASON_METHOD);
+	if (packet->length > destination->mtu)
+		return to_director(ctx, packet->interface, REASON_TOO_BIG);
+	account(packet);
+	decrement(packet);
+	return leave(ctx, packet->interface, packet->ethernet, destination->next_mac, destination->interface_index);
+}
+
+/* A connection about to be, as functions take it that are looked at by themselves. */
+struct newcomer {
+	struct key key;
+	/* FLAG_IPV6, for a template FLAG_TEMPLATE */
+	__u32 flags;
+	__u32 protocol;
+	__u32 now;
+	__u32 slot;
+	/* The destination. */
+	__u32 index;
+	/* Slot + 1 of the template, or 0. */
+	__u32 template;
+};
+
+/* The slot of the live connection with this key, or NO_SLOT. */
+__noinline __u32 find_slot(const struct newcomer *newcomer)
+{
+	const struct control *control = get_control();
+	__u32 slot = NO_SLOT;
+
+	if (!newcomer || !control)
+		return NO_SLOT;
+	return find_connection(control, &newcomer->key, newcomer->protocol, newcomer->flags, newcomer->now, &slot) ?
+		       slot :
+		       NO_SLOT;
+}
+
+/*
+ * Writes a connection to a server into a slot that is TAG_BUSY, and makes it known. 0 if the index has no place: the
+ * director can make one.
+ */
+__noinline int enter(const struct newcomer *newcomer)
+{
+	const struct control *control = get_control();
+	struct connection *connection;
+	struct destination *destination;
+	__u32 flags, hash, slot;
+	struct key key;
+
+	if (!newcomer || !control)
+		return 0;
+	slot = newcomer->slot;
+	connection = connection_at(slot);
+	destination = destination_at(newcomer->index);
+	if (!connection || !destination)
+		return 0;
+	flags = newcomer->flags | destination->forwarding | FLAG_INACTIVE;
+	flags |= destination->forwarding == FORWARDING_MASQ ? FLAG_REPLIES : FLAG_NO_OUTPUT;
+	connection->expires = newcomer->now + control->created_timeout;
+	*(__u32 *)&connection->flags = flags | newcomer->protocol << 24;
+	((__u32 *)connection)[3] = newcomer->key.ports;
+	for (int word = 0; word < 4; word++) {
+		connection->client[word] = newcomer->key.client[word];
+		connection->virtual[word] = newcomer->key.virtual[word];
+	}
+	connection->destination = newcomer->index;
+	connection->destination_port = destination->port ? destination->port : newcomer->key.ports >> 16;
+	connection->local_port = 0;
+	connection->control = newcomer->template;
+	connection->packets = 0;
+	__sync_lock_test_and_set(&connection->tag, TAG_USED);
+
+	hash = hash_key(&newcomer->key, newcomer->protocol, newcomer->flags, control->seed);
+	if (!add_entry(&buckets, control, hash, slot))
+		return 0;
+	if (flags & FLAG_REPLIES) {
+		__u32 reply_hash;
+
+		reply_key_of(connection, destination, &key);
+		reply_hash = hash_key(&key, newcomer->protocol, newcomer->flags, control->seed);
+		if (!add_entry(&reply_buckets, control, reply_hash, slot)) {
+			remove_entry(&buckets, control, hash, slot);
+			return 0;
+		}
+	}
+	bind(destination);
+	count_connection(newcomer->index);
+	return 1;
+}
+
+/*
+ * The server of a client that has a template, which counts one connection more from here on; NO_CHOICE if the template
+ * does not hold, or ends at this moment.
+ */
+static __always_inline __u32 follow_template(const struct packet *packet, const struct service *service, __u32 slot)
+{
+	struct connection *template = connection_at(slot);
+	struct destination *destination;
+	__u32 index;
+
+	if (!template)
+		return NO_CHOICE;
+	index = template->destination;
+	destination = destination_at(index);
+	if (!destination || !(destination->flags & DESTINATION_AVAILABLE))
+		return NO_CHOICE;
+	if (packet->control->flags & CONTROL_EXPIRE_QUIESCENT && destination->weight == 0)
+		return NO_CHOICE;
+	__sync_fetch_and_add(&template->control, 1);
+	if ((*(volatile __u32 *)&template->tag & TAG_MASK) != TAG_USED) {
+		__sync_fetch_and_add(&template->control, -1);
+		return NO_CHOICE;
+	}
+	template->expires = packet->now + (template->packets ? template->packets : service->persistence);
+	return index;
+}
+
+/* A datagram of a service that schedules each by itself: its connection is over when it is sent. */
+static __always_inline int send_once(struct xdp_md *ctx, struct packet *packet, const struct service *service)
+{
+	struct destination *destination;
+	struct connection *connection;
+	__u32 zero = 0, index;
+	int outcome;
+
+	/* Whatever could go wrong once a server is chosen is the director's from the beginning. */
+	if (time_to_live(packet) <= 1 || packet->length > service->least_mtu || packet->tags || !has_checksum(packet))
+		return to_director(ctx, packet->interface, REASON_NO_CONNECTION);
+	index = select_server(service, packet);
+	destination = destination_at(index);
+	connection = bpf_map_lookup_elem(&passing, &zero);
+	if (!destination || !connection)
+		return to_director(ctx, packet->interface, REASON_NO_SERVER);
+	connection->flags = packet->flags | destination->forwarding | FLAG_INACTIVE |
+			    (destination->forwarding == FORWARDING_MASQ ? 0 : FLAG_NO_OUTPUT);
+	connection->destination = index;
+	connection->destination_port = destination->port ? destination->port : packet->key.ports >> 16;
+	connection->control = 0;
+	packet->connection = connection;
+	packet->destination = destination;
+	bind(destination);
+	count_connection(index);
+	outcome = send_first(ctx, packet);
+	unbind(destination, 1);
+	return outcome;
+}
+
+/* The server of a packet's connection: its template's, or the plan's; NO_CHOICE if the director has to say. */
+static __always_inline __u32 choose(const struct packet *packet, const struct service *service,
+				    struct newcomer *newcomer)
+{
+	struct newcomer template;
+	__u32 slot;
+
+	if (!service->persistence)
+		return select_server(service, packet);
+	template = *newcomer;
+	template.flags |= FLAG_TEMPLATE;
+	template.key.ports &= 0xffff0000;
+	for (int word = 0; word < 4; word++)
+		template.key.client[word] &= service->mask[word];
+	slot = find_slot(&template);
+	if (slot == NO_SLOT)
+		return NO_CHOICE;
+	newcomer->template = slot + 1;
+	return follow_template(packet, service, slot);
+}
+
+/* Takes back what was done for a connection that did not come about. */
+static __always_inline void give_up(const struct newcomer *newcomer)
+{
+	struct connection *connection = connection_at(newcomer->slot);
+
+	if (newcomer->slot != NO_SLOT && connection) {
+		__sync_lock_test_and_set(&connection->tag, TAG_BUSY);
+		free_slot(newcomer->slot);
+	}
+	if (newcomer->template) {
+		connection = connection_at(newcomer->template - 1);
+		if (connection)
+			__sync_fetch_and_add(&connection->control, -1);
+	}
+}
+
+/* A packet of a service and of no connection. */
+static __noinline int start(struct xdp_md *ctx, struct packet *packet)
+{
+	const struct control *control = packet->control;
+	const struct interface *interface = packet->interface;
+	struct newcomer newcomer = {
+		.flags = packet->flags,
+		.protocol = packet->protocol,
+		.now = packet->now,
+	};
+	struct table_state *state = get_table_state();
+	struct service *service;
+	__u32 hash;
+
+	newcomer.key = packet->key;
+	service = find_service(packet->protocol, packet->flags & FLAG_IPV6 ? 6 : 4, packet->key.ports >> 16,
+			       packet->key.virtual);
+	if (!service || !state || !(service->flags & SERVICE_SCHEDULED) || control->flags & CONTROL_NO_NEW)
+		return to_director(ctx, interface, REASON_NO_CONNECTION);
+	if (packet->protocol == IPPROTO_TCP && (packet->tcp_flags & (TCP_SYN | TCP_RST)) != TCP_SYN)
+		return to_director(ctx, interface, REASON_NO_CONNECTION);
+	/* A data connection of active FTP is opened by the server. */
+	if ((__u16)packet->key.ports == bpf_htons(20))
+		return to_director(ctx, interface, REASON_NO_CONNECTION);
+	if (service->flags & SERVICE_ONE_PACKET)
+		return send_once(ctx, packet, service);
+
+	hash = hash_key(&packet->key, packet->protocol, packet->flags, control->seed);
+	if (!lock_stripe(hash))
+		return to_director(ctx, interface, REASON_NO_CONNECTION);
+	if (find_slot(&newcomer) != NO_SLOT) {
+		/* Another CPU was faster. */
+		unlock_stripe(state, hash);
+		return to_director(ctx, interface, REASON_SYN);
+	}
+	newcomer.index = choose(packet, service, &newcomer);
+	if (newcomer.index == NO_CHOICE) {
+		unlock_stripe(state, hash);
+		return to_director(ctx, interface, REASON_NO_SERVER);
+	}
+	newcomer.slot = take_slot(packet->now);
+	if (newcomer.slot == NO_SLOT || !enter(&newcomer)) {
+		give_up(&newcomer);
+		unlock_stripe(state, hash);
+		return to_director(ctx, interface, REASON_NO_ROOM);
+	}
+	unlock_stripe(state, hash);
+	packet->slot = newcomer.slot;
+	packet->connection = connection_at(newcomer.slot);
+	packet->destination = destination_at(newcomer.index);
+	if (!packet->connection || !packet->destination)
+		return XDP_DROP;
+	return send_first(ctx, packet);
+}
+
+static __noinline int begin_ipv4(struct xdp_md *ctx, __u32 tags)
+{
+	void *end = (void *)(long)ctx->data_end;
+	struct ethhdr *ethernet = (void *)(long)ctx->data;
+	struct iphdr *ip = (void *)(ethernet + 1) + (tags ? VLAN_TAG : 0);
+	struct packet packet = { .ethernet = ethernet, .ipv4 = ip, .tags = tags };
+
+	packet.control = get_control();
+	packet.interface = find_interface(ctx->ingress_ifindex);
+	if (!packet.control || !packet.interface || (void *)(ip + 1) > end)
+		return XDP_DROP;
+	packet.key.client[0] = ip->saddr;
+	packet.key.virtual[0] = ip->daddr;
+	packet.protocol = ip->protocol;
+	packet.length = bpf_ntohs(ip->tot_len);
+	packet.now = now_ticks(packet.control);
+	if (!read_transport(&packet, ip + 1, end, packet.length - sizeof(*ip)))
+		return XDP_DROP;
+	return start(ctx, &packet);
+}
+
+static __noinline int begin_ipv6(struct xdp_md *ctx, __u32 tags)
+{
+	void *end = (void *)(long)ctx->data_end;
+	struct ethhdr *ethernet = (void *)(long)ctx->data;
+	struct ipv6hdr *ip = (void *)(ethernet + 1) + (tags ? VLAN_TAG : 0);
+	struct packet packet = { .ethernet = ethernet, .ipv6 = ip, .tags = tags, .flags = FLAG_IPV6 };
+
+	packet.control = get_control();
+	packet.interface = find_interface(ctx->ingress_ifindex);
+	if (!packet.control || !packet.interface || (void *)(ip + 1) > end)
+		return XDP_DROP;
+	__builtin_memcpy(packet.key.client, &ip->saddr, sizeof(packet.key.client));
+	__builtin_memcpy(packet.key.virtual, &ip->daddr, sizeof(packet.key.virtual));
+	packet.protocol = ip->nexthdr;
+	packet.length = bpf_ntohs(ip->payload_len) + sizeof(*ip);
+	packet.now = now_ticks(packet.control);
+	if (!read_transport(&packet, ip + 1, end, packet.length - sizeof(*ip)))
+		return XDP_DROP;
+	return start(ctx, &packet);
+}
+
+/* Called by dirigo() for a good packet of a service that belongs to no connection. */
+SEC("xdp.frags")
+int begin(struct xdp_md *ctx)
+{
+	void *end = (void *)(long)ctx->data_end;
+	struct ethhdr *ethernet = (void *)(long)ctx->data;
+	__be16 *inner = (void *)(ethernet + 1) + 2;
+	__be16 type;
+	__u32 tags = 0;
+
+	if ((void *)(inner + 1) > end)
+		return XDP_DROP;
+	type = ethernet->h_proto;
+	if (is_vlan(type)) {
+		type = *inner;
+		tags = VLAN_TAG;
+	}
+	return type == bpf_htons(ETH_P_IP) ? begin_ipv4(ctx, tags) : begin_ipv6(ctx, tags);
 }
 
 /* Run by the daemon on a frame that the director left to the host: the kernel's stack takes it as received. */

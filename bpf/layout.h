@@ -9,7 +9,7 @@
 #include <bpf/bpf_helpers.h>
 
 /* Raised whenever a record below changes; src/datapath/xdp/control.ts holds the same number. */
-#define LAYOUT_VERSION 3
+#define LAYOUT_VERSION 4
 
 /*
  * src/ipvs/connections.ts, ConnectionField. The low byte of `tag` says what the slot is (TAG_...); in a connection the
@@ -184,6 +184,9 @@ struct control {
 	/* Raised when routes change: what connections remember of them is forgotten. */
 	__u32 way_generation;
 	__u32 capacity;
+	/* Ticks that a connection lives before its first state. */
+	__u32 created_timeout;
+	__u32 reserved;
 	/* The next state by side (client, server, client only), event and state. */
 	__u8 tcp_next[TCP_SIDES * TCP_EVENTS * TCP_STATES];
 };
@@ -198,6 +201,8 @@ struct control {
 #define CONTROL_EXPIRE_QUIESCENT 8
 /* There are services of firewall marks, which the director knows: what belongs to no connection may be theirs. */
 #define CONTROL_MARKS 16
+/* There are servers whose replies are translated. */
+#define CONTROL_TRANSLATES 32
 
 /*
  * src/datapath/xdp/control.ts, ServiceKeyField. Protocol 0 and port 0: the address is the VIP of some service, or a
@@ -210,8 +215,78 @@ struct service_key {
 	__u32 address[4];
 };
 
-/* The value of an address's own entry: other ports than those of its services belong to the director too. */
+/* src/datapath/xdp/control.ts, ServiceField: how a service's new connections find their server */
+struct service {
+	/* SERVICE_... */
+	__u32 flags;
+	/* PLAN_...; where the plan stands in `plans`, in words, and how many they are. */
+	__u32 kind;
+	__u32 at;
+	__u32 length;
+	/* In `cursors`. */
+	__u32 cursor;
+	/* Ticks; 0: not persistent. */
+	__u32 persistence;
+	/* What counts of a client's address there. */
+	__u32 mask[4];
+	/* Packets up to this length can be sent to every server; 0 while one of them is not resolved. */
+	__u32 least_mtu;
+};
+
+/* In an address's own entry: other ports than those of its services belong to the director too. */
 #define SERVICE_FTP 1
+/* New connections are made here. */
+#define SERVICE_SCHEDULED 2
+#define SERVICE_ONE_PACKET 4
+/* The client's port is part of what is hashed. */
+#define SERVICE_HASH_PORT 8
+
+/* src/datapath/xdp/control.ts, PlanKind */
+#define PLAN_SEQUENCE 1
+#define PLAN_SH 2
+#define PLAN_DH 3
+#define PLAN_MH 4
+#define PLAN_LC 5
+#define PLAN_WLC 6
+#define PLAN_SED 7
+#define PLAN_NQ 8
+#define PLAN_FO 9
+#define PLAN_OVF 10
+
+#define PLAN_WORDS 16
+
+struct plan_block {
+	__u32 words[PLAN_WORDS];
+};
+
+/*
+ * src/ipvs/connections.ts, TableState: which slots of the table are free, and who is entering a connection. Slots from
+ * `first` on were never used; used and freed ones stand in stacks, linked by `expires`. A stack's head has the slot + 1
+ * in its low 24 bits and a count above, which every change raises. Words that are written together share a cache line.
+ */
+#define FREE_STACKS 8
+#define INSERT_LOCKS 1024
+
+struct free_stack {
+	__u32 head;
+	__u32 reserved[15];
+};
+
+struct region {
+	__u32 first;
+	__u32 end;
+	__u32 reserved[14];
+	struct free_stack stacks[FREE_STACKS];
+};
+
+struct table_state {
+	/* Connections in the table. */
+	__u32 size;
+	__u32 reserved[15];
+	/* Slots that have an extension, and those that have none. */
+	struct region regions[2];
+	__u32 locks[INSERT_LOCKS];
+};
 
 /* As it stands in the key. */
 #define SERVER_PORT bpf_htons(1)
@@ -309,7 +384,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
 	__type(key, struct service_key);
-	__type(value, __u32);
+	__type(value, struct service);
 } services SEC(".maps");
 
 struct {
@@ -350,6 +425,55 @@ struct {
 	__type(key, __u32);
 	__type(value, struct tunnel);
 } tunnels SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct table_state);
+} table_state SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct plan_block);
+} plans SEC(".maps");
+
+/* The place in a sequence that was given last, plus 1; 0 before the first. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} cursors SEC(".maps");
+
+/* Where each CPU looks next for a connection that may make room. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} hands SEC(".maps");
+
+/* The connection of a datagram that is the only one of its connection. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct connection);
+} passing SEC(".maps");
+
+/* What is too much for one program's stack. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} programs SEC(".maps");
 
 /* Index 0 is no hop. */
 struct {

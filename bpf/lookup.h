@@ -6,6 +6,13 @@
 #include "hash.h"
 #include "layout.h"
 
+static __always_inline struct control *get_control(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&control, &zero);
+}
+
 static __always_inline __u32 now_ticks(const struct control *control)
 {
 	return ((__u32)bpf_jiffies64() & ~control->clock_stopped) + control->clock_offset;
@@ -143,7 +150,7 @@ static __always_inline struct connection *find_reply(const struct control *contr
 				    slot);
 }
 
-static __always_inline __u32 *find_service(__u8 protocol, __u8 family, __u16 port, const __u32 *address)
+static __always_inline struct service *find_service(__u8 protocol, __u8 family, __u16 port, const __u32 *address)
 {
 	struct service_key key = { .protocol = protocol, .family = family, .port = port };
 
@@ -159,14 +166,14 @@ static __always_inline __u32 *find_service(__u8 protocol, __u8 family, __u16 por
 /* True if a packet to this port of a VIP is the director's. */
 static __always_inline int is_service(__u8 protocol, __u8 family, __u16 port, const __u32 *address)
 {
-	__u32 *vip;
+	struct service *vip;
 
 	if (find_service(protocol, family, port, address) || find_service(protocol, family, 0, address))
 		return 1;
 	if (protocol != IPPROTO_TCP)
 		return 0;
 	vip = find_service(0, family, 0, address);
-	return vip && *vip & SERVICE_FTP && (port == bpf_htons(20) || bpf_ntohs(port) >= 1024);
+	return vip && vip->flags & SERVICE_FTP && (port == bpf_htons(20) || bpf_ntohs(port) >= 1024);
 }
 
 static __always_inline int is_vip(__u8 family, const __u32 *address)

@@ -216,6 +216,11 @@ export class Administration implements VirtualServer {
     };
   }
 
+  /** The services as they are, with their plans; not to be changed. */
+  serviceObjects(): Iterable<Service> {
+    return this.#table.services();
+  }
+
   #compile(service: Service, change: PlanChange): void {
     const { scheduler, schedulerFlags } = service.specification;
     const servers = service.destinations.map(({ index, address, specification, lastWeight }) => ({
@@ -225,6 +230,7 @@ export class Administration implements VirtualServer {
       weight: specification.weight,
       lastWeight,
     }));
+    if (service.plan?.kind === 'sequence') service.plan.shared?.load();
     service.plan = SCHEDULERS.get(scheduler)?.compile(servers, schedulerFlags, change, service.plan);
   }
 

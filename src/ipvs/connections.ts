@@ -6,7 +6,7 @@
  *
  * | byte | field |
  * |---|---|
- * | 0 | u32 tag: 0 free, 1 in use |
+ * | 0 | u32 tag: 0 free, 1 in use, 2 busy (see below); above the low byte, what the XDP program remembers of the way to the client |
  * | 4 | u32 time it expires at, ticks of the table's clock |
  * | 8 | u16 flags, `ConnectionFlag` |
  * | 10 | u8 state, numbered by protocol as the kernel does |
@@ -19,11 +19,16 @@
  * | 52 | u16 destination port, raw |
  * | 54 | u16 local port of FULLNAT, raw |
  * | 56 | u32 slot of the controlling connection + 1, 0: none; for templates: how many connections they control |
- * | 60 | u32 packets from the client |
+ * | 60 | u32 packets from the client; for templates: ticks that a new connection restarts its time with, 0: the service's |
  *
  * The index is an array of buckets of eight 32-bit entries (32 bytes): the slot + 1 in the low 24 bits, eight bits of
  * the hash above, 0 for none. Every connection may stand in either of two buckets. A second index of the same form
  * finds connections by their replies (NAT and FULLNAT).
+ *
+ * The director and the XDP program, which runs on every CPU, enter and end connections at the same time. A slot is taken
+ * by exchanging its tag from free to busy, a connection is ended by exchanging it from in use to busy: only one succeeds.
+ * Entries of the index are written by exchanging 0. Whoever enters a connection holds the lock of its key's stripe while
+ * it looks whether the key is there already, so none is there twice.
  *
  * Time is counted in ticks, a 32-bit number that wraps; `hz` ticks make a second. A record whose time lies up to
  * 2^28 ticks back has expired, anything else is in the future: at 250 Hz that leaves 186 days ahead for the longest
@@ -200,6 +205,37 @@ function secondHash(hash: number): number {
   return Math.imul(hash ^ (hash >>> 16), 0x9e3779b1);
 }
 
+const Tag = { free: 0, used: 1, busy: 2, mask: 0xff } as const;
+
+/**
+ * Which slots are free, and the locks, in words (`struct table_state` in bpf/layout.h). The slots are in two regions:
+ * those that have an extension, then those that have none. In each, slots from `first` on were never used; freed ones
+ * stand in stacks, linked by the word of `expires`: a head has the slot + 1 in its low 24 bits and above them a count that
+ * every change raises.
+ */
+export const TableState = {
+  size: 0,
+  region: 16,
+  regionWords: 144,
+  first: 0,
+  end: 1,
+  stack: 16,
+  stackWords: 16,
+  locks: 304,
+} as const;
+const STACKS = 8;
+const LOCKS = 1024;
+export const TABLE_STATE_BYTES = (TableState.locks + LOCKS) * 4;
+const SLOT_BITS = 0xffffff;
+const HEAD_COUNT = 0x1000000;
+/** Attempts to get a lock; who holds one needs it for less than a microsecond. */
+const LOCK_ATTEMPTS = 1_000_000;
+/** Virtual port 21, raw, in the upper half of a key's ports. */
+const FTP_PORT_BITS = 0x1500;
+const TCP = 6;
+/** Times that a place in a bucket is looked for while others take them. */
+const INSERT_ATTEMPTS = 8;
+
 /** The memory a table works on. */
 export interface ConnectionMemory {
   /** `capacity` × 64 bytes. */
@@ -207,8 +243,13 @@ export interface ConnectionMemory {
   /** A power of two × 32 bytes each. */
   buckets: ArrayBufferLike;
   replyBuckets: ArrayBufferLike;
-  /** `capacity` × `EXTENSION_WORDS` words; missing: made in this process when they are needed. */
+  /**
+   * `EXTENSION_WORDS` words for each of the first slots, as many as there is room for: only these can be of FULLNAT and
+   * FTP. Missing: made in this process when they are needed, for all slots.
+   */
   extensions?: ArrayBufferLike;
+  /** `TABLE_STATE_BYTES`; missing: found out from the records. */
+  state?: ArrayBufferLike;
 }
 
 export interface ConnectionTableOptions {
@@ -236,6 +277,7 @@ export function makeConnectionMemory(capacity: number): ConnectionMemory {
     records: new ArrayBuffer(capacity * CONNECTION_BYTES),
     buckets: new ArrayBuffer(index),
     replyBuckets: new ArrayBuffer(index),
+    state: new ArrayBuffer(TABLE_STATE_BYTES),
   };
 }
 
@@ -247,16 +289,14 @@ export class ConnectionTable {
   readonly words: Int32Array;
   readonly halves: Uint16Array;
   readonly bytes: Uint8Array;
-  /** Records in use. */
-  size = 0;
-  /** No record at or behind this slot was ever in use. */
-  highWater = 0;
   readonly #destinations: DestinationTable;
   #extension: Int32Array = new Int32Array(0);
   readonly #index: SlotIndex;
   readonly #replies: SlotIndex;
-  readonly #free: Int32Array;
-  #freeCount = 0;
+  readonly #state: Int32Array;
+  /** Slots that have an extension: the first ones. */
+  readonly #extended: number;
+  #nextStack = 0;
 
   constructor(options: ConnectionTableOptions) {
     const { capacity, destinations } = options;
@@ -273,9 +313,25 @@ export class ConnectionTable {
     this.bytes = new Uint8Array(memory.records, 0, capacity * CONNECTION_BYTES);
     this.#index = new SlotIndex(memory.buckets, slot => this.#hashOf(slot));
     this.#replies = new SlotIndex(memory.replyBuckets, slot => this.#replyHashOf(slot));
-    this.#free = new Int32Array(capacity);
     if (memory.extensions) this.#extension = new Int32Array(memory.extensions);
-    if (options.memory) this.#adopt();
+    this.#extended = Math.min(
+      capacity,
+      memory.extensions ? Math.floor(this.#extension.length / EXTENSION_WORDS) : capacity,
+    );
+    this.#state = new Int32Array(memory.state ?? new ArrayBuffer(TABLE_STATE_BYTES));
+    this.#adopt();
+  }
+
+  /** Connections and templates in the table. */
+  get size(): number {
+    return Atomics.load(this.#state, TableState.size);
+  }
+
+  /** No record at or behind this slot was ever in use. */
+  get highWater(): number {
+    const second = TableState.region + TableState.regionWords;
+    const last = Math.min(this.#state[second + TableState.first] as number, this.capacity);
+    return last > this.#extended ? last : Math.min(this.#state[TableState.region] as number, this.#extended);
   }
 
   /**
@@ -287,14 +343,66 @@ export class ConnectionTable {
     return this.#extension;
   }
 
-  /** Counts what a predecessor left in the memory. */
+  /** Finds out what a predecessor left in the memory. */
   #adopt(): void {
-    for (let slot = 0; slot < this.capacity; slot++) {
-      if (this.words[slot * WORDS] === 0) continue;
-      this.size++;
-      for (let hole = this.highWater; hole < slot; hole++) this.#free[this.#freeCount++] = hole;
-      this.highWater = slot + 1;
+    const state = this.#state;
+    // Nobody in another process holds a lock: there is one daemon, and the program gives them back at once.
+    for (let lock = 0; lock < LOCKS; lock++) Atomics.store(state, TableState.locks + lock, 0);
+    const second = TableState.region + TableState.regionWords;
+    if (state[second + TableState.end] === this.capacity) return;
+    let end = this.#extended;
+    for (const region of [TableState.region, second]) {
+      const begin = region === second ? this.#extended : 0;
+      let first = begin;
+      for (let slot = begin; slot < end; slot++) {
+        if ((this.words[slot * WORDS] as number) === Tag.free) continue;
+        Atomics.add(state, TableState.size, 1);
+        for (let hole = first; hole < slot; hole++) this.#push(hole);
+        first = slot + 1;
+      }
+      state[region + TableState.first] = first;
+      state[region + TableState.end] = end;
+      end = this.capacity;
     }
+  }
+
+  /** Puts a free slot into a stack. */
+  #push(slot: number): void {
+    const state = this.#state;
+    const region = slot < this.#extended ? TableState.region : TableState.region + TableState.regionWords;
+    // One stack after the other: every CPU is to find some.
+    this.#nextStack = (this.#nextStack + 1) % STACKS;
+    const at = region + TableState.stack + this.#nextStack * TableState.stackWords;
+    for (;;) {
+      const head = Atomics.load(state, at);
+      this.words[slot * WORDS + 1] = head & SLOT_BITS;
+      Atomics.store(this.words, slot * WORDS, Tag.free);
+      const next = ((head & ~SLOT_BITS) + HEAD_COUNT) | (slot + 1) | 0;
+      if (Atomics.compareExchange(state, at, head, next) === head) return;
+    }
+  }
+
+  /** Takes a slot out of a stack, or one that was never used; -1 if the region has none. It is busy then. */
+  #take(region: number): number {
+    const state = this.#state;
+    for (let stack = 0; stack < STACKS; stack++) {
+      const at = region + TableState.stack + stack * TableState.stackWords;
+      for (;;) {
+        const head = Atomics.load(state, at);
+        const slot = (head & SLOT_BITS) - 1;
+        if (slot < 0) break;
+        const next = (this.words[slot * WORDS + 1] as number) & SLOT_BITS;
+        const rest = ((head & ~SLOT_BITS) + HEAD_COUNT) | next | 0;
+        if (Atomics.compareExchange(state, at, head, rest) !== head) continue;
+        if (Atomics.compareExchange(this.words, slot * WORDS, Tag.free, Tag.busy) === Tag.free) return slot;
+      }
+    }
+    while (Atomics.load(state, region + TableState.first) < (state[region + TableState.end] as number)) {
+      const slot = Atomics.add(state, region + TableState.first, 1);
+      if (slot >= (state[region + TableState.end] as number)) break;
+      if (Atomics.compareExchange(this.words, slot * WORDS, Tag.free, Tag.busy) === Tag.free) return slot;
+    }
+    return -1;
   }
 
   /** The tick that a time in milliseconds falls into, as a signed 32-bit number. */
@@ -315,7 +423,7 @@ export class ConnectionTable {
         const entry = entries[at] as number;
         if (entry === 0 || entry >>> 24 !== tag) continue;
         const slot = (entry & 0xffffff) - 1;
-        if (this.#matches(slot, key) && !this.hasExpired(slot, tick)) return slot;
+        if (this.#matches(slot, key) && this.isUsed(slot) && !this.hasExpired(slot, tick)) return slot;
       }
       base = ((second >>> 3) & index.mask) << 3;
     }
@@ -364,7 +472,7 @@ export class ConnectionTable {
         const entry = entries[at] as number;
         if (entry === 0 || entry >>> 24 !== tag) continue;
         const slot = (entry & 0xffffff) - 1;
-        if (this.#repliesMatch(slot, key) && !this.hasExpired(slot, tick)) return slot;
+        if (this.isUsed(slot) && this.#repliesMatch(slot, key) && !this.hasExpired(slot, tick)) return slot;
       }
       base = ((second >>> 3) & mask) << 3;
     }
@@ -426,7 +534,7 @@ export class ConnectionTable {
 
   /** True if the slot holds a connection, expired or not. */
   isUsed(slot: number): boolean {
-    return this.words[slot * WORDS] !== 0;
+    return ((this.words[slot * WORDS] as number) & Tag.mask) === Tag.used;
   }
 
   /**
@@ -434,10 +542,10 @@ export class ConnectionTable {
    * and calls `publish`. Returns the slot, or -1 if the table is full.
    */
   allocate(key: ConnectionKey, flags: number): number {
-    let slot: number;
-    if (this.#freeCount > 0) slot = this.#free[--this.#freeCount] as number;
-    else if (this.highWater < this.capacity) slot = this.highWater++;
-    else return -1;
+    const second = TableState.region + TableState.regionWords;
+    let slot = needsExtension(key, flags) ? -1 : this.#take(second);
+    if (slot < 0) slot = this.#take(TableState.region);
+    if (slot < 0) return -1;
     const words = this.words;
     const at = slot * WORDS;
     words[at + 1] = 0;
@@ -461,29 +569,52 @@ export class ConnectionTable {
   /**
    * Makes an allocated record visible to lookups (and to the XDP program), by its replies too if it carries
    * `ConnectionFlag.replies`. False if the index has no place left for it; the slot is free again then.
+   * @param tick now: false then, too, if another live connection with the key has come into being meanwhile
    */
-  publish(slot: number): boolean {
-    Atomics.store(this.words, slot * WORDS, 1);
+  publish(slot: number, tick?: number): boolean {
+    const hash = this.#hashOf(slot);
+    const lock = TableState.locks + (hash & (LOCKS - 1));
+    for (let attempt = 0; attempt < LOCK_ATTEMPTS; attempt++) {
+      if (Atomics.compareExchange(this.#state, lock, 0, 1) === 0) break;
+    }
+    const known = tick === undefined ? -1 : this.find(this.readKey(slot, this.#scratch), tick);
+    const published = known < 0 && this.#publish(slot, hash);
+    Atomics.store(this.#state, lock, 0);
+    if (!published) this.#push(slot);
+    return published;
+  }
+
+  #publish(slot: number, hash: number): boolean {
     const byReplies = (this.flags(slot) & ConnectionFlag.replies) !== 0;
-    if (this.#index.insert(this.#hashOf(slot), slot)) {
+    Atomics.store(this.words, slot * WORDS, Tag.used);
+    if (this.#index.insert(hash, slot)) {
       if (!byReplies || this.#replies.insert(this.#replyHashOf(slot), slot)) {
-        this.size++;
+        Atomics.add(this.#state, TableState.size, 1);
         return true;
       }
-      this.#index.remove(this.#hashOf(slot), slot);
+      this.#index.remove(hash, slot);
     }
-    this.words[slot * WORDS] = 0;
-    this.#free[this.#freeCount++] = slot;
     return false;
   }
 
-  /** Takes a published connection out of the index and frees its slot. */
+  /** Takes a connection for oneself, to end it; false if somebody else has ended it. */
+  claim(slot: number): boolean {
+    const tag = Atomics.load(this.words, slot * WORDS);
+    if ((tag & Tag.mask) !== Tag.used) return false;
+    return Atomics.compareExchange(this.words, slot * WORDS, tag, Tag.busy) === tag;
+  }
+
+  /** Gives a claimed connection back. */
+  unclaim(slot: number): void {
+    Atomics.store(this.words, slot * WORDS, Tag.used);
+  }
+
+  /** Takes a connection, claimed or not, out of the index and frees its slot. */
   remove(slot: number): void {
     this.#index.remove(this.#hashOf(slot), slot);
     if (this.flags(slot) & ConnectionFlag.replies) this.#replies.remove(this.#replyHashOf(slot), slot);
-    Atomics.store(this.words, slot * WORDS, 0);
-    this.#free[this.#freeCount++] = slot;
-    this.size--;
+    this.#push(slot);
+    Atomics.sub(this.#state, TableState.size, 1);
   }
 
   /** Gives a published connection other ports (raw, as in the key). False if the index has no place: it is removed then. */
@@ -491,7 +622,7 @@ export class ConnectionTable {
     this.#index.remove(this.#hashOf(slot), slot);
     if (this.flags(slot) & ConnectionFlag.replies) this.#replies.remove(this.#replyHashOf(slot), slot);
     this.words[slot * WORDS + 3] = ports;
-    this.size--;
+    Atomics.sub(this.#state, TableState.size, 1);
     return this.publish(slot);
   }
 
@@ -594,14 +725,35 @@ export class ConnectionTable {
     this.words[slot * WORDS + 14] = control;
   }
 
+  /** Adds to the field at byte 56 of a template: how many connections it controls. The XDP program does the same. */
+  addControlled(slot: number, change: number): void {
+    Atomics.add(this.words, slot * WORDS + 14, change);
+  }
+
   /** Packets from the client, 32 bits, wrapping. */
   packets(slot: number): number {
     return (this.words[slot * WORDS + 15] as number) >>> 0;
   }
 
+  /** The field at byte 60 of a template. */
+  templateTimeout(slot: number): number {
+    return this.words[slot * WORDS + 15] as number;
+  }
+
+  setTemplateTimeout(slot: number, ticks: number): void {
+    this.words[slot * WORDS + 15] = ticks;
+  }
+
   countPacket(slot: number): void {
     this.words[slot * WORDS + 15] = ((this.words[slot * WORDS + 15] as number) + 1) | 0;
   }
+}
+
+/** FULLNAT and FTP keep what they know in extensions. */
+function needsExtension(key: ConnectionKey, flags: number): boolean {
+  if (key.flags & ConnectionFlag.template) return false;
+  if ((flags & ConnectionFlag.forwarding) === Forwarding.fullnat) return true;
+  return key.protocol === TCP && key.ports >>> 16 === FTP_PORT_BITS;
 }
 
 /** A hash index of slots: two possible buckets of eight entries each. */
@@ -642,31 +794,36 @@ class SlotIndex {
     const entry = (secondHash(hash) & 0xff000000) | (slot + 1);
     const first = this.#firstBucket(hash);
     const second = this.#secondBucket(hash);
-    let at = this.#hole(first);
-    // The first bucket is the one a lookup reads first; the second takes over only when it gets full.
-    if (at < 0 || at - first > 5) {
-      const other = this.#hole(second);
-      if (other >= 0 && (at < 0 || other - second < at - first)) at = other;
+    for (let attempt = 0; attempt < INSERT_ATTEMPTS; attempt++) {
+      let at = this.#hole(first);
+      // The first bucket is the one a lookup reads first; the second takes over only when it gets full.
+      if (at < 0 || at - first > 5) {
+        const other = this.#hole(second);
+        if (other >= 0 && (at < 0 || other - second < at - first)) at = other;
+      }
+      if (at >= 0) {
+        if (Atomics.compareExchange(this.entries, at, 0, entry) === 0) return true;
+        continue;
+      }
+      if (this.#displace(first, entry) || this.#displace(second, entry)) return true;
     }
-    if (at < 0) at = this.#displace(first);
-    if (at < 0) at = this.#displace(second);
-    if (at < 0) return false;
-    Atomics.store(this.entries, at, entry);
-    return true;
+    return false;
   }
 
-  /** Moves one entry of a full bucket to its other bucket; returns the place it left, or -1. */
-  #displace(bucket: number): number {
+  /** Moves one entry of a full bucket to its other bucket and puts this one in the place it left. */
+  #displace(bucket: number, entry: number): boolean {
     for (let at = bucket; at < bucket + BUCKET_ENTRIES; at++) {
-      const entry = this.entries[at] as number;
-      const hash = this.#hashOf((entry & 0xffffff) - 1);
+      const moved = this.entries[at] as number;
+      if (moved === 0) continue;
+      const hash = this.#hashOf((moved & SLOT_BITS) - 1);
       const first = this.#firstBucket(hash);
       const hole = this.#hole(first === bucket ? this.#secondBucket(hash) : first);
-      if (hole < 0) continue;
-      Atomics.store(this.entries, hole, entry);
-      return at;
+      if (hole < 0 || Atomics.compareExchange(this.entries, hole, 0, moved) !== 0) continue;
+      if (Atomics.compareExchange(this.entries, at, moved, entry) === moved) return true;
+      // It was ended meanwhile.
+      Atomics.compareExchange(this.entries, hole, moved, 0);
     }
-    return -1;
+    return false;
   }
 
   remove(hash: number, slot: number): void {
@@ -675,8 +832,8 @@ class SlotIndex {
 
   #removeFrom(bucket: number, slot: number): boolean {
     for (let at = bucket; at < bucket + BUCKET_ENTRIES; at++) {
-      if (((this.entries[at] as number) & 0xffffff) === slot + 1) {
-        Atomics.store(this.entries, at, 0);
+      const entry = this.entries[at] as number;
+      if ((entry & SLOT_BITS) === slot + 1 && Atomics.compareExchange(this.entries, at, entry, 0) === entry) {
         return true;
       }
     }

@@ -31,8 +31,6 @@ export class Lifecycle {
   evictions = 0;
   /** How many connections a connection controls that is no template (FTP). By slot. */
   readonly #controlledBy = new Map<number, number>();
-  /** Ticks by template: what its service said when it was made, until it ran out. Not kept across a restart. */
-  readonly #templateTimeouts = new Map<number, number>();
   #evictionHand = 0;
   #sweepHand = 0;
   /** Called with a slot just before it is freed. */
@@ -76,7 +74,7 @@ export class Lifecycle {
     connections.setDestination(slot, destination < 0 ? NO_DESTINATION | 0 : destination, destinationPortRaw);
     connections.setExpires(slot, (tick + this.timeouts.created) | 0);
     prepare?.(slot);
-    if (!connections.publish(slot)) return -1;
+    if (!connections.publish(slot, tick)) return -1;
     if (destination >= 0) this.#bind(slot, destination);
     return slot;
   }
@@ -110,12 +108,12 @@ export class Lifecycle {
 
   /** Says how many ticks a template lives without a new connection; its first does not start that time yet. */
   setTemplateTimeout(slot: number, ticks: number): void {
-    this.#templateTimeouts.set(slot, ticks);
+    this.connections.setTemplateTimeout(slot, ticks);
   }
 
   /** Starts a template's time anew, as each new connection under it does. */
   renewTemplate(slot: number, tick: number, otherwise: number): void {
-    this.connections.setExpires(slot, (tick + (this.#templateTimeouts.get(slot) ?? otherwise)) | 0);
+    this.connections.setExpires(slot, (tick + (this.connections.templateTimeout(slot) || otherwise)) | 0);
   }
 
   /** Lets `controller` control `slot`. */
@@ -123,7 +121,7 @@ export class Lifecycle {
     const { connections } = this;
     connections.setControl(slot, controller + 1);
     if (connections.flags(controller) & ConnectionFlag.template) {
-      connections.setControl(controller, connections.control(controller) + 1);
+      connections.addControlled(controller, 1);
     } else this.#controlledBy.set(controller, (this.#controlledBy.get(controller) ?? 0) + 1);
   }
 
@@ -149,7 +147,7 @@ export class Lifecycle {
       connections.setExpires(slot, (tick + this.timeouts.controlling) | 0);
       // From now on that is its timeout, also when a new connection restarts it.
       if (connections.flags(slot) & ConnectionFlag.template) {
-        this.#templateTimeouts.set(slot, this.timeouts.controlling);
+        connections.setTemplateTimeout(slot, this.timeouts.controlling);
       }
       return;
     }
@@ -192,11 +190,18 @@ export class Lifecycle {
 
   #release(slot: number, tick: number): void {
     const { connections } = this;
+    // The XDP program may have been faster.
+    if (!connections.claim(slot)) return;
+    if (this.controlled(slot) > 0 && connections.flags(slot) & ConnectionFlag.template) {
+      // It has just got a connection.
+      connections.setExpires(slot, (tick + this.timeouts.controlling) | 0);
+      connections.unclaim(slot);
+      return;
+    }
     this.onRelease(slot, tick);
     const controller = this.controllerOf(slot);
     if (controller >= 0) this.#uncontrol(controller);
     this.#controlledBy.delete(slot);
-    this.#templateTimeouts.delete(slot);
     const destination = connections.destination(slot);
     if (destination >= 0) this.#unbind(slot, destination);
     connections.remove(slot);
@@ -205,7 +210,7 @@ export class Lifecycle {
   #uncontrol(controller: number): void {
     const { connections } = this;
     if (connections.flags(controller) & ConnectionFlag.template) {
-      connections.setControl(controller, connections.control(controller) - 1);
+      connections.addControlled(controller, -1);
       return;
     }
     const rest = (this.#controlledBy.get(controller) ?? 1) - 1;

@@ -22,6 +22,16 @@ export interface SequencePlan {
   currentWeight: number;
   /** Position in `destinations` last chosen; -1: before the first. */
   cursor: number;
+  /** Present while another data path chooses by the same plan. */
+  shared?: SharedCursor;
+}
+
+/** The place of a sequence that several data paths move on. */
+export interface SharedCursor {
+  /** Brings the plan's `cursor` and `currentWeight` up to date. */
+  load(): void;
+  /** Makes known where the plan stands now; false if it was moved since `load`: then that choice is void. */
+  store(): boolean;
 }
 
 /**

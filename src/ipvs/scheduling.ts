@@ -435,7 +435,7 @@ function maskClient(key: ConnectionKey, service: Service): void {
 const masks = new WeakMap<object, Int32Array>();
 
 /** The persistence netmask as raw words; kept by specification, which is replaced when it changes. */
-function clientMask(service: Service): Int32Array {
+export function clientMask(service: Service): Int32Array {
   const known = masks.get(service.specification);
   if (known) return known;
   const bytes = new Uint8Array(16);

@@ -48,7 +48,7 @@ export class Selector {
   select(plan: Plan, request: SelectionRequest): number {
     switch (plan.kind) {
       case 'sequence':
-        return selectNext(plan, this.#destinations);
+        return selectShared(plan, this.#destinations);
       case 'hash':
         return selectHashed(plan, request, this.#destinations);
       case 'least-cost':
@@ -64,6 +64,17 @@ export class Selector {
   expirationOf(plan: Plan): number {
     const isReplicated = plan.kind === 'locality' && plan.replicated;
     return isReplicated ? this.replicatedExpiration : this.localityExpiration;
+  }
+}
+
+/** The next destination of a round that others may be taking from, too. */
+function selectShared(plan: SequencePlan, table: DestinationTable): number {
+  const { shared } = plan;
+  if (!shared) return selectNext(plan, table);
+  for (;;) {
+    shared.load();
+    const chosen = selectNext(plan, table);
+    if (shared.store()) return chosen;
   }
 }
 

@@ -6,9 +6,11 @@ import { TCP_STATE_NAMES, TcpState } from '../../ipvs/tcp-states.ts';
 import type { Family } from '../../wire/address.ts';
 
 /** The number in bpf/layout.h: tables of another version are refused, never misread. */
-export const LAYOUT_VERSION = 3;
+export const LAYOUT_VERSION = 4;
 
 const TCP_STATES = 16;
+/** Milliseconds that a connection lives before its first state: as in timeouts.ts. */
+const CREATED_TIMEOUT = 3000;
 const TCP_EVENTS = 8;
 const TCP_SIDES = 3;
 const FILTER_WORDS = 64;
@@ -30,7 +32,8 @@ export const ControlField = {
   serverFilter: 368,
   wayGeneration: 624,
   capacity: 628,
-  tcpNext: 632,
+  createdTimeout: 632,
+  tcpNext: 640,
 } as const;
 
 export const CONTROL_BYTES = ControlField.tcpNext + TCP_SIDES * TCP_EVENTS * TCP_STATES;
@@ -47,6 +50,8 @@ export const ControlFlag = {
   expireQuiescent: 8,
   /** There are services of firewall marks: any packet may be for one of them. */
   marks: 16,
+  /** There are servers whose replies are translated. */
+  translates: 32,
 } as const;
 
 /** Byte offsets in `struct tunnel`. */
@@ -66,8 +71,44 @@ export const SERVICE_KEY_BYTES = 20;
 /** The port that an address has in `services` as a server whose replies are translated. */
 export const SERVER_PORT = 1;
 
-/** Bits of the value of an address's own entry in `services`. */
-export const ServiceValue = { ftp: 1 } as const;
+/** Byte offsets in `struct service`. */
+export const ServiceField = {
+  flags: 0,
+  kind: 4,
+  at: 8,
+  length: 12,
+  cursor: 16,
+  persistence: 20,
+  mask: 24,
+  leastMtu: 40,
+} as const;
+export const SERVICE_BYTES = 44;
+
+/** Bits of a service's flags. */
+export const ServiceFlag = {
+  /** In an address's own entry: other ports than those of its services are the director's too. */
+  ftp: 1,
+  /** The program makes new connections. */
+  scheduled: 2,
+  onePacket: 4,
+  hashPort: 8,
+} as const;
+
+/** Kinds of plans, by number. */
+export const PlanKind = {
+  sequence: 1,
+  sh: 2,
+  dh: 3,
+  mh: 4,
+  lc: 5,
+  wlc: 6,
+  sed: 7,
+  nq: 8,
+  fo: 9,
+  ovf: 10,
+} as const;
+
+export const PLAN_BLOCK_BYTES = 64;
 
 /** Byte offsets in `struct interface`. */
 export const InterfaceField = { index: 0, firstSocket: 4, queues: 8, mac: 12, flags: 18 } as const;
@@ -102,6 +143,9 @@ export const reasonNames = [
   'no headroom',
   'no checksum',
   'reply',
+  'no room',
+  'no server',
+  'evicted',
   'no director',
 ] as const;
 
@@ -213,6 +257,7 @@ export class ControlRecord {
       this.#set(ControlField.tcpTimeouts + 4 * state, ticks(tcp[state] as number));
     }
     this.#set(ControlField.udpTimeout, ticks(udp));
+    this.#set(ControlField.createdTimeout, ticks(CREATED_TIMEOUT));
   }
 
   /** Lets packets to these addresses, and to few others, into the program; `all`: to any. */

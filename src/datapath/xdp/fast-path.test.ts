@@ -25,7 +25,7 @@ import { Packet } from '../../wire/packet.ts';
 import { fillTcpChecksum, TcpFlag, writeTcp } from '../../wire/tcp.ts';
 import { XdpVerdict } from '../ffi/libbpf.ts';
 import { SystemError } from '../ffi/libc.ts';
-import { serviceKey } from './control.ts';
+import { SERVICE_BYTES, serviceKey } from './control.ts';
 import { FastPath, removePinned } from './fast-path.ts';
 
 const skip = missing('root', 'clang', 'ip');
@@ -226,7 +226,7 @@ function configure(director: Director, fastPath: FastPath, setup: readonly strin
     tunnelPort: 0,
     tunnelChecksum: 'nocsum',
   });
-  const value = new Uint8Array(new ArrayBuffer(4));
+  const value = new Uint8Array(new ArrayBuffer(SERVICE_BYTES));
   fastPath.services.update(serviceKey(PROTOCOL_NUMBERS[protocol], ip(vip), Number(port)), value);
   fastPath.services.update(serviceKey(0, ip(vip), 0), value);
   fastPath.control.setVips([ip(vip)]);
@@ -294,7 +294,7 @@ describe('the program', { skip }, () => {
     destinations.bytes.set(DIRECTOR_MAC, at + 54);
     destinations.view.setUint16(at + 60, 1500, true);
     destinations.setFlag(server, DestinationFlag.available | DestinationFlag.resolved, true);
-    const value = new Uint8Array(new ArrayBuffer(4));
+    const value = new Uint8Array(new ArrayBuffer(SERVICE_BYTES));
     fastPath.services.update(serviceKey(Protocol.tcp, VIP, 80), value);
     fastPath.services.update(serviceKey(0, VIP, 0), value);
     fastPath.control.setVips([VIP]);

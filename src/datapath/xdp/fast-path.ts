@@ -55,6 +55,11 @@ import {
 
 export const DEFAULT_DIRECTORY = '/sys/fs/bpf/dirigo';
 
+/** Part of the slots that FULLNAT and FTP can use. */
+const EXTENDED_SHARE = 0.5;
+/** Blocks of 64 bytes for selection plans. */
+const PLAN_BLOCKS = 32768;
+
 const BPF_FILE_SYSTEM = 0xcafe4a11;
 
 /** Maps that outlive the daemon. */
@@ -69,6 +74,10 @@ const PINNED = [
   'routes4',
   'routes6',
   'unknown_ways',
+  'table_state',
+  'plans',
+  'cursors',
+  'programs',
   'owners',
   'control',
   'services',
@@ -104,6 +113,9 @@ export interface Traffic {
   outBytes: number;
   connections: number;
 }
+
+/** Place of the program `begin` in the map `programs`. */
+const PROGRAM_BEGIN = 0;
 
 /** Words in `struct traffic`. */
 const TRAFFIC_WORDS = 5;
@@ -195,6 +207,9 @@ export class FastPath {
   readonly tunnelMemory: ArrayBuffer;
   /** Ways to clients: `HopField`. */
   readonly hopMemory: ArrayBuffer;
+  /** Selection plans, and the places of sequences: `plans.ts`. */
+  readonly planMemory: ArrayBuffer;
+  readonly cursorMemory: ArrayBuffer;
   /** Which of them an address has, by family. Key: u32 prefix length, address; value: u32 number, 0: ask. */
   readonly routes: Readonly<Record<Family, BpfMap>>;
   /** Clients that the program found no way to: u32 family, 16 bytes address. */
@@ -257,16 +272,20 @@ export class FastPath {
         buckets: this.#maps.buckets.memory(),
         replyBuckets: this.#maps.reply_buckets.memory(),
         extensions: this.#maps.extensions.memory(),
+        state: this.#maps.table_state.memory(),
       };
       this.destinationMemory = this.#maps.destinations.memory();
       this.ownerMemory = this.#maps.owners.memory();
       this.tunnelMemory = this.#maps.tunnels.memory();
       this.hopMemory = this.#maps.hops.memory();
       this.routes = { 4: this.#maps.routes4, 6: this.#maps.routes6 };
+      this.planMemory = this.#maps.plans.memory();
+      this.cursorMemory = this.#maps.cursors.memory();
       this.unknownWays = this.#maps.unknown_ways;
       this.#interfaces = new DataView(this.#maps.interfaces.memory());
       this.control = new ControlRecord(this.#maps.control.memory());
       this.#fillControl(options.hz);
+      this.#linkPrograms();
       this.#pin(existing);
       if (this.adopted) this.#adoptLinks();
     } catch (error) {
@@ -304,7 +323,9 @@ export class FastPath {
       connections: this.capacity,
       buckets,
       reply_buckets: buckets,
-      extensions: this.capacity,
+      extensions: Math.ceil(this.capacity * EXTENDED_SHARE),
+      plans: PLAN_BLOCKS,
+      cursors: services,
       tunnels: this.destinationCapacity,
       destinations: this.destinationCapacity,
       owners: this.destinationCapacity,
@@ -332,6 +353,12 @@ export class FastPath {
     }
     control.bucketMask = bucketCount(this.capacity) - 1;
     control.capacity = this.capacity;
+  }
+
+  /** The programs that the first one goes on to. Those of a predecessor's go on to the new ones from here on. */
+  #linkPrograms(): void {
+    const begin = this.#key(this.#object.program('begin').fd);
+    this.#maps.programs.update(this.#key(PROGRAM_BEGIN), begin);
   }
 
   #pin(existing: Map<MapName, BpfMap>): void {
@@ -536,7 +563,8 @@ export class FastPath {
   /** Empties all tables but what is known of interfaces: for tests. No director may go on working on them. */
   clear(): void {
     for (const name of PINNED) {
-      if (!['control', 'interfaces', 'sockets', 'devices'].includes(name)) this.#maps[name].clear(this.#cpus);
+      if (!['control', 'interfaces', 'sockets', 'devices', 'programs'].includes(name))
+        this.#maps[name].clear(this.#cpus);
     }
   }
 

@@ -5,18 +5,33 @@ import { describe, test } from 'node:test';
 import { readBtf, type StructLayout } from '../../../bpf/btf.ts';
 import { buildBpf } from '../../../bpf/build.ts';
 import { missing } from '../../../test/requirements.ts';
-import { BUCKET_BYTES, CONNECTION_BYTES, ConnectionField } from '../../ipvs/connections.ts';
+import {
+  BUCKET_BYTES,
+  CONNECTION_BYTES,
+  ConnectionField,
+  EXTENSION_WORDS,
+  Extension,
+  TABLE_STATE_BYTES,
+  TableState,
+} from '../../ipvs/connections.ts';
 import { DESTINATION_BYTES, DestinationField } from '../../ipvs/destinations.ts';
 import {
   CONTROL_BYTES,
   ControlField,
+  HOP_BYTES,
+  HopField,
   INTERFACE_BYTES,
   InterfaceField,
   OWNER_BYTES,
   OwnerField,
+  PLAN_BLOCK_BYTES,
   reasonNames,
+  SERVICE_BYTES,
   SERVICE_KEY_BYTES,
+  ServiceField,
   ServiceKeyField,
+  TUNNEL_BYTES,
+  TunnelField,
 } from './control.ts';
 
 describe('shared layouts', { skip: missing('clang') }, () => {
@@ -44,6 +59,20 @@ describe('shared layouts', { skip: missing('clang') }, () => {
   compare('service_key', SERVICE_KEY_BYTES, ServiceKeyField);
   compare('owner', OWNER_BYTES, OwnerField);
   compare('interface', INTERFACE_BYTES, InterfaceField);
+  compare('service', SERVICE_BYTES, ServiceField);
+  compare('tunnel', TUNNEL_BYTES, TunnelField);
+  compare('hop', HOP_BYTES, HopField);
+  compare('plan_block', PLAN_BLOCK_BYTES, { words: 0 });
+  const { localAddress, ...words } = Extension;
+  compare('extension', EXTENSION_WORDS * 4, {
+    local: localAddress * 4,
+    ...Object.fromEntries(Object.entries(words).map(([name, word]) => [name, word * 4])),
+  });
+  compare('table_state', TABLE_STATE_BYTES, {
+    size: 0,
+    regions: TableState.region * 4,
+    locks: TableState.locks * 4,
+  });
 
   test('reasons', () => {
     const names = enums

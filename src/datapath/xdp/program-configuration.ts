@@ -5,22 +5,27 @@
 
 import { DESTINATION_BYTES, DestinationField, DestinationFlag, Forwarding } from '../../ipvs/destinations.ts';
 import type { Director } from '../../ipvs/director.ts';
+import { clientMask } from '../../ipvs/scheduling.ts';
 import { PROTOCOL_NUMBERS } from '../../ipvs/service-index.ts';
+import type { Service } from '../../ipvs/service-table.ts';
 import { type ServiceKey, serviceKeyText } from '../../ipvs/specification.ts';
 import { COUNTER_STRIDE, Counter } from '../../ipvs/statistics.ts';
 import { SECURE_TCP_TABLE, TCP_TABLE, TCP_TIMEOUTS, TcpState } from '../../ipvs/tcp-states.ts';
-import { formatAddress, parseAddress } from '../../wire/address.ts';
+import { type Family, formatAddress, parseAddress } from '../../wire/address.ts';
 import {
   ControlFlag,
   OWNER_BYTES,
   OwnerField,
   SERVER_PORT,
-  ServiceValue,
+  SERVICE_BYTES,
+  ServiceField,
+  ServiceFlag,
   serviceKey,
   TUNNEL_BYTES,
   TunnelField,
 } from './control.ts';
 import type { FastPath, Traffic } from './fast-path.ts';
+import { Plans } from './plans.ts';
 import { Ways } from './ways.ts';
 
 const FTP_PORT = 21;
@@ -31,6 +36,9 @@ export class ProgramConfiguration {
   readonly #director: Director;
   readonly #owners: DataView;
   readonly #tunnels: DataView;
+  readonly #plans: Plans;
+  /** What `services` holds, by key. */
+  readonly #written = new Map<string, string>();
   /** Which way clients have; for who knows of routes. */
   readonly ways: Ways;
   /** By destination: what the program had forwarded when its counters were last taken over. */
@@ -42,6 +50,7 @@ export class ProgramConfiguration {
   readonly #lingering = new Map<string, Uint8Array>();
   #vips = new Map<string, Uint8Array>();
   #own: Uint8Array[] = [];
+  #servers: Uint8Array[] = [];
   #hasMarks = false;
 
   /** @param director works on the tables of `fastPath` */
@@ -50,6 +59,8 @@ export class ProgramConfiguration {
     this.#director = director;
     this.#owners = new DataView(fastPath.ownerMemory);
     this.#tunnels = new DataView(fastPath.tunnelMemory);
+    this.#plans = new Plans(fastPath.planMemory, fastPath.cursorMemory, director.destinations);
+    for (const key of fastPath.services.keys()) this.#written.set(Buffer.from(key).toString('hex'), '');
     this.ways = new Ways(fastPath, director.network);
   }
 
@@ -93,42 +104,53 @@ export class ProgramConfiguration {
   /** Tells the program what the director's configuration is now. */
   write(): void {
     const { administration, pool } = this.#director;
-    const keys = new Map<string, { key: Uint8Array; value: number }>();
+    const keys = new Map<string, Uint8Array>();
     const vips = new Map<string, Uint8Array>();
     // Addresses of the director's that replies and errors come to.
     const own = new Map<string, Uint8Array>();
     let hasMarks = false;
-    const add = (key: Uint8Array, value: number): void => {
-      const name = Buffer.from(key).toString('hex');
-      keys.set(name, { key, value: value | (keys.get(name)?.value ?? 0) });
+    const add = (key: Uint8Array, value: Uint8Array): void => {
+      keys.set(Buffer.from(key).toString('hex'), value);
     };
-    for (const { key, localAddresses } of administration.services()) {
-      for (const text of localAddresses ?? []) {
-        const address = parseAddress(text.split('%')[0] as string);
-        if (address) own.set(formatAddress(address), address);
-      }
-      if ('mark' in key) {
+    const names = new Set<string>();
+    const families = new Set<Family>();
+    for (const service of administration.serviceObjects()) {
+      const { key, address } = service;
+      names.add(service.name);
+      families.add(service.family);
+      for (const { bytes } of service.localAddresses) own.set(formatAddress(bytes), bytes);
+      if ('mark' in key || !address) {
         hasMarks = true;
         continue;
       }
-      const address = parseAddress(key.address);
-      if (!address) continue;
       vips.set(key.address, address);
-      add(serviceKey(PROTOCOL_NUMBERS[key.protocol], address, key.port), 0);
-      add(serviceKey(0, address, 0), key.protocol === 'tcp' && key.port === FTP_PORT ? ServiceValue.ftp : 0);
+      add(serviceKey(PROTOCOL_NUMBERS[key.protocol], address, key.port), this.#serviceRecord(service));
+      const ofAddress = serviceKey(0, address, 0);
+      const known = keys.get(Buffer.from(ofAddress).toString('hex'));
+      if (key.protocol === 'tcp' && key.port === FTP_PORT) add(ofAddress, serviceRecord(ServiceFlag.ftp));
+      else if (!known) add(ofAddress, serviceRecord(0));
     }
+    for (const name of this.#plans.names()) if (!names.has(name)) this.#plans.forget(name);
     // Without services the virtual server stands aside; a VIP that lost its last one keeps its connections.
     if (vips.size === 0) this.#lingering.clear();
     else for (const [name, address] of this.#vips) if (!vips.has(name)) this.#lingering.set(name, address);
     this.#vips = vips;
     for (const address of this.#tunnelSources()) own.set(formatAddress(address), address);
-    for (const address of own.values()) add(serviceKey(0, address, 0), 0);
+    // What is no TCP or UDP goes by these entries alone, also to a VIP whose last service is gone.
+    for (const address of [...own.values(), ...this.#lingering.values()]) {
+      const key = serviceKey(0, address, 0);
+      if (!keys.has(Buffer.from(key).toString('hex'))) add(key, serviceRecord(0));
+    }
     this.#own = [...own.values()];
     this.#hasMarks = hasMarks;
     const servers = this.#translatedServers();
-    for (const address of servers) add(serviceKey(0, address, SERVER_PORT), 0);
+    for (const address of servers) add(serviceKey(0, address, SERVER_PORT), serviceRecord(0));
+    // Without services of a family the virtual server stands aside: nothing of that family is looked at.
+    const isOnDuty = ({ length }: Uint8Array): boolean => families.has(length === 4 ? 4 : 6);
+    this.#servers = servers.filter(isOnDuty);
+    this.#own = this.#own.filter(isOnDuty);
+    for (const [name, address] of this.#lingering) if (!isOnDuty(address)) this.#lingering.delete(name);
     this.#writeServices(keys);
-    this.#fastPath.control.setServers(servers);
     this.#writeVips();
     const [tcp, udp] = this.#timeouts();
     this.#fastPath.control.setTimeouts(tcp, udp);
@@ -170,9 +192,10 @@ export class ProgramConfiguration {
     control.flags =
       (settings.nat_icmp_send ? ControlFlag.strayReplies : 0) |
       (this.#hasMarks ? ControlFlag.marks : 0) |
+      (this.#servers.length > 0 ? ControlFlag.translates : 0) |
       (settings.pmtu_disc ? ControlFlag.pathDiscovery : 0) |
       (settings.expire_quiescent_template ? ControlFlag.expireQuiescent : 0) |
-      (this.#director.defence.dropRate > 0 ? ControlFlag.noNew : 0);
+      (this.#director.defence.dropRate > 0 || this.#hasMarks ? ControlFlag.noNew : 0);
     this.#isSecure = this.#director.isTcpSecure;
     control.setTcpTable(this.#isSecure ? SECURE_TCP_TABLE : TCP_TABLE);
   }
@@ -188,38 +211,104 @@ export class ProgramConfiguration {
     return sources;
   }
 
+  /** Writes what outer headers of tunnels need beyond the destinations' records. */
   #writeTunnels(): void {
     const { pool, destinations } = this.#director;
     for (const [index, hop] of pool.hops.entries()) {
-      if (
-        !hop ||
-        destinations.bytes[index * DESTINATION_BYTES + DestinationField.forwarding] !== Forwarding.tunnel
-      )
-        continue;
+      if (!hop) continue;
+      const record = index * DESTINATION_BYTES;
+      const known = pool.pathMtus.forNext(index, hop.mtu);
+      // What was learned comes into effect with the next packet, which the director has to see.
+      const mtu = known === pool.pathMtus.inEffect(index, hop.mtu) ? Math.min(known, 65535) : 0;
+      if (destinations.bytes[record + DestinationField.forwarding] !== Forwarding.tunnel) continue;
       const at = index * TUNNEL_BYTES;
       new Uint8Array(this.#tunnels.buffer).set(hop.sourceAddress, at + TunnelField.source);
       this.#tunnels.setUint16(at + TunnelField.port, pool.tunnelPorts[index] as number);
-      const mtu = Math.min(pool.pathMtus.forNext(index, hop.mtu), 65535);
       this.#tunnels.setUint16(at + TunnelField.mtu, mtu, true);
     }
   }
 
-  #writeServices(keys: Map<string, { key: Uint8Array; value: number }>): void {
-    const { services } = this.#fastPath;
-    const existing = new Set(services.keys().map(key => Buffer.from(key).toString('hex')));
-    for (const [name, { key, value }] of keys) {
-      existing.delete(name);
-      const word = new DataView(new ArrayBuffer(4));
-      word.setUint32(0, value, true);
-      services.update(key, new Uint8Array(word.buffer));
+  /** How the program finds servers for a service's new connections, if it does. */
+  #serviceRecord(service: Service): Uint8Array {
+    const { key, specification } = service;
+    const plan = this.#plans.write(service.name, this.#isScheduledHere(service) ? service.plan : undefined);
+    const record = serviceRecord(
+      plan
+        ? ServiceFlag.scheduled |
+            (specification.onePacket && !('mark' in key) && key.protocol === 'udp'
+              ? ServiceFlag.onePacket
+              : 0) |
+            (plan.withPort ? ServiceFlag.hashPort : 0)
+        : 0,
+    );
+    if (!plan) return record;
+    const view = new DataView(record.buffer);
+    view.setUint32(ServiceField.kind, plan.kind, true);
+    view.setUint32(ServiceField.at, plan.at, true);
+    view.setUint32(ServiceField.length, plan.length, true);
+    view.setUint32(ServiceField.cursor, plan.cursor, true);
+    const { hz } = this.#director.connections;
+    view.setUint32(ServiceField.persistence, specification.persistenceTimeout * hz, true);
+    clientMask(service).forEach((word, index) => {
+      view.setInt32(ServiceField.mask + 4 * index, word, true);
+    });
+    view.setUint32(ServiceField.leastMtu, this.#leastMtu(service), true);
+    return record;
+  }
+
+  /** True if the program can do all that a new connection of this service may need. */
+  #isScheduledHere(service: Service): boolean {
+    const { key, specification, destinations } = service;
+    if ('mark' in key || key.port === 0 || key.port === FTP_PORT || key.protocol === 'sctp') return false;
+    if (specification.persistenceEngine !== '') return false;
+    // A persistent datagram of one packet needs its template's counts at once.
+    if (specification.onePacket && specification.persistenceTimeout > 0) return false;
+    const { pool } = this.#director;
+    return destinations.every(({ index, specification: { method, tunnelType, tunnelChecksum } }) => {
+      if (index < 0 || !pool.hops[index]) return false;
+      if (method === 'tunnel') {
+        return tunnelType === 'ipip' || (tunnelType === 'gue' && tunnelChecksum === 'nocsum');
+      }
+      return method === 'gate' || method === 'masq';
+    });
+  }
+
+  /** Bytes that can be sent to every server whatever is chosen. */
+  #leastMtu(service: Service): number {
+    const { pool } = this.#director;
+    let least = 65535;
+    for (const { index, family, specification } of service.destinations) {
+      const hop = pool.hops[index];
+      if (!hop?.resolved) return 0;
+      const overhead = specification.method === 'tunnel' ? (family === 4 ? 32 : 52) : 0;
+      least = Math.min(least, Math.max(0, pool.pathMtus.forNext(index, hop.mtu) - overhead));
     }
-    for (const name of existing) services.delete(Uint8Array.from(Buffer.from(name, 'hex')));
+    return least;
+  }
+
+  #writeServices(keys: ReadonlyMap<string, Uint8Array>): void {
+    const { services } = this.#fastPath;
+    for (const [name, value] of keys) {
+      const text = Buffer.from(value).toString('hex');
+      if (this.#written.get(name) === text) continue;
+      services.update(Uint8Array.from(Buffer.from(name, 'hex')), value);
+      this.#written.set(name, text);
+    }
+    for (const name of this.#written.keys()) {
+      if (keys.has(name)) continue;
+      services.delete(Uint8Array.from(Buffer.from(name, 'hex')));
+      this.#written.delete(name);
+    }
   }
 
   #writeVips(): void {
     for (const name of this.#vips.keys()) this.#lingering.delete(name);
     const addresses = [...this.#vips.values(), ...this.#lingering.values(), ...this.#own];
-    this.#fastPath.control.setVips(this.#hasMarks ? 'all' : addresses);
+    // A backup lets everything pass.
+    const { settings, administration } = this.#director;
+    const standsBack = settings.backup_only !== 0 && administration.isBackup;
+    this.#fastPath.control.setVips(standsBack ? [] : this.#hasMarks ? 'all' : addresses);
+    this.#fastPath.control.setServers(standsBack ? [] : this.#servers);
   }
 
   /** Milliseconds by TCP state, and for UDP. */
@@ -265,4 +354,11 @@ export class ProgramConfiguration {
     this.#lingering.clear();
     this.#writeVips();
   }
+}
+
+/** A value of the map `services` with nothing but flags, a sum of `ServiceFlag`. */
+function serviceRecord(flags: number): Uint8Array {
+  const record = new Uint8Array(new ArrayBuffer(SERVICE_BYTES));
+  new DataView(record.buffer).setUint32(ServiceField.flags, flags, true);
+  return record;
 }

@@ -263,9 +263,8 @@ describe('the XDP data path between namespaces', { skip }, () => {
       readdirSync(pins).some(name => name.startsWith('link_')),
       'the program stays attached',
     );
-    // A new connection waits; it is not refused by the host's own stack.
-    const { status: code } = lab.try('client', 'curl', '-s', '--max-time', '1', `http://${VIP}/`);
-    assert.equal(code, 28, 'a new connection times out without a director');
+    const { status: code } = lab.try('client', 'curl', '-s', '--max-time', '5', `http://${VIP}/`);
+    assert.equal(code, 0, 'new connections are made without a director');
 
     daemon = await startDaemon();
     assert.match(status(/adopted +(\w+)/), /true|yes/);

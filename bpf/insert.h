@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/*
+ * Entering connections, on any CPU and beside the director (src/ipvs/connections.ts does the same).
+ *
+ * A slot is taken by exchanging its tag from TAG_FREE, or of a connection that makes room from its tag, to TAG_BUSY: only
+ * one succeeds. Entries of the index are written by exchanging 0. Whoever enters a connection holds the lock of its key's
+ * stripe while it looks whether the connection is there, chooses the server and enters it: so no connection is there
+ * twice. Nobody waits long for a lock: an XDP program is not interrupted while it holds one, and who waited in vain
+ * leaves the packet to the director.
+ */
+#ifndef DIRIGO_INSERT_H
+#define DIRIGO_INSERT_H
+
+#include "counters.h"
+#include "hash.h"
+#include "lookup.h"
+#include "states.h"
+
+#define LOCK_ATTEMPTS 256
+#define TAKE_ATTEMPTS 4
+#define PUSH_ATTEMPTS 32
+#define EVICTION_WINDOW 32
+#define NO_SLOT 0xffffffff
+#define SLOT_BITS 0xffffff
+#define HEAD_COUNT 0x1000000
+
+/* States of a TCP connection that never got going, as bits. */
+#define HALF_OPEN_STATES (1 << TCP_NONE | 1 << TCP_SYN_RECV | 1 << TCP_SYNACK)
+
+static __always_inline struct table_state *get_table_state(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&table_state, &zero);
+}
+
+/* These are not static, so that the verifier looks at each of them once and not once for every way to call it. */
+__noinline int lock_stripe(__u32 hash)
+{
+	struct table_state *state = get_table_state();
+	__u32 *lock;
+
+	if (!state)
+		return 0;
+	lock = &state->locks[hash & (INSERT_LOCKS - 1)];
+	for (int attempt = 0; attempt < LOCK_ATTEMPTS; attempt++)
+		if (*(volatile __u32 *)lock == 0 && __sync_val_compare_and_swap(lock, 0, 1) == 0)
+			return 1;
+	return 0;
+}
+
+static __always_inline void unlock_stripe(struct table_state *state, __u32 hash)
+{
+	__sync_lock_test_and_set(&state->locks[hash & (INSERT_LOCKS - 1)], 0);
+}
+
+static __always_inline __u32 pop_slot(struct free_stack *stack)
+{
+	for (int attempt = 0; attempt < TAKE_ATTEMPTS; attempt++) {
+		__u32 head = *(volatile __u32 *)&stack->head;
+		struct connection *top;
+		__u32 next;
+
+		if ((head & SLOT_BITS) == 0)
+			return NO_SLOT;
+		top = connection_at((head & SLOT_BITS) - 1);
+		if (!top)
+			return NO_SLOT;
+		next = *(volatile __u32 *)&top->expires & SLOT_BITS;
+		next |= ((head & ~SLOT_BITS) + HEAD_COUNT);
+		if (__sync_val_compare_and_swap(&stack->head, head, next) == head &&
+		    __sync_val_compare_and_swap(&top->tag, TAG_FREE, TAG_BUSY) == TAG_FREE)
+			return (head & SLOT_BITS) - 1;
+	}
+	return NO_SLOT;
+}
+
+static __always_inline __u32 take_from_region(struct region *region, __u32 cpu)
+{
+	struct connection *fresh;
+	__u32 slot = pop_slot(&region->stacks[cpu & (FREE_STACKS - 1)]);
+
+	if (slot != NO_SLOT)
+		return slot;
+	if (*(volatile __u32 *)&region->first < region->end) {
+		slot = __sync_fetch_and_add(&region->first, 1);
+		if (slot < region->end) {
+			fresh = connection_at(slot);
+			if (fresh && __sync_val_compare_and_swap(&fresh->tag, TAG_FREE, TAG_BUSY) == TAG_FREE)
+				return slot;
+		}
+	}
+	/* What other CPUs freed. */
+	for (__u32 stack = 0; stack < FREE_STACKS; stack++) {
+		slot = pop_slot(&region->stacks[stack]);
+		if (slot != NO_SLOT)
+			return slot;
+	}
+	return NO_SLOT;
+}
+
+/* Gives a slot back that is TAG_BUSY. */
+__noinline int free_slot(__u32 slot)
+{
+	struct table_state *state = get_table_state();
+	struct connection *freed = connection_at(slot);
+	__u32 which, cpu = bpf_get_smp_processor_id() & (FREE_STACKS - 1);
+	struct free_stack *stack;
+
+	if (!freed || !state)
+		return 0;
+	which = slot >= state->regions[0].end;
+	stack = &state->regions[which & 1].stacks[cpu];
+	__sync_fetch_and_add(&state->size, -1);
+	for (int attempt = 0; attempt < PUSH_ATTEMPTS; attempt++) {
+		__u32 head = *(volatile __u32 *)&stack->head;
+
+		freed->expires = head & SLOT_BITS;
+		__sync_lock_test_and_set(&freed->tag, TAG_FREE);
+		if (__sync_val_compare_and_swap(&stack->head, head,
+						((head & ~SLOT_BITS) + HEAD_COUNT) | (slot + 1)) == head)
+			return 1;
+		/* Nobody takes it meanwhile: it stands in no stack. */
+	}
+	return 0;
+}
+
+static __always_inline int remove_entry(void *map, const struct control *control, __u32 hash, __u32 slot)
+{
+	__u32 second = second_hash(hash);
+
+	for (int pass = 0; pass < 2; pass++) {
+		__u32 number = (pass ? second >> 3 : hash) & control->bucket_mask;
+		struct bucket *bucket = bpf_map_lookup_elem(map, &number);
+
+		if (!bucket)
+			return 0;
+		for (int at = 0; at < BUCKET_ENTRIES; at++) {
+			__u32 entry = bucket->entries[at];
+
+			if ((entry & SLOT_BITS) == slot + 1 &&
+			    __sync_val_compare_and_swap(&bucket->entries[at], entry, 0) == entry)
+				return 1;
+		}
+	}
+	return 0;
+}
+
+static __always_inline int add_to_bucket(struct bucket *bucket, __u32 entry)
+{
+	for (int at = 0; at < BUCKET_ENTRIES; at++)
+		if (bucket->entries[at] == 0 && __sync_val_compare_and_swap(&bucket->entries[at], 0, entry) == 0)
+			return 1;
+	return 0;
+}
+
+/* The first bucket is the one that lookups read first; the second takes over when it gets full. */
+static __always_inline int add_entry(void *map, const struct control *control, __u32 hash, __u32 slot)
+{
+	__u32 second = second_hash(hash);
+	__u32 entry = (second & 0xff000000) | (slot + 1);
+	__u32 number = hash & control->bucket_mask;
+	__u32 other = (second >> 3) & control->bucket_mask;
+	struct bucket *bucket = bpf_map_lookup_elem(map, &number);
+	struct bucket *spare = bpf_map_lookup_elem(map, &other);
+
+	if (!bucket || !spare)
+		return 0;
+	if ((bucket->entries[6] || bucket->entries[5]) && !spare->entries[5])
+		return add_to_bucket(spare, entry) || add_to_bucket(bucket, entry);
+	return add_to_bucket(bucket, entry) || add_to_bucket(spare, entry);
+}
+
+static __always_inline void key_of(const struct connection *connection, struct key *key)
+{
+	key->ports = ((const __u32 *)connection)[3];
+	__builtin_memcpy(key->client, connection->client, sizeof(key->client));
+	__builtin_memcpy(key->virtual, connection->virtual, sizeof(key->virtual));
+}
+
+static __always_inline void reply_key_of(const struct connection *connection, const struct destination *destination,
+					 struct key *key)
+{
+	key->ports = connection->client_port | (__u32)connection->destination_port << 16;
+	__builtin_memcpy(key->client, connection->client, sizeof(key->client));
+	__builtin_memcpy(key->virtual, destination->address, sizeof(key->virtual));
+}
+
+/* Whether the server is overloaded: updateOverload() in src/ipvs/destinations.ts */
+static __always_inline void update_overload(struct destination *destination)
+{
+	__u32 total = destination->active + destination->inactive;
+	__u32 lower = destination->lower_threshold;
+	__u32 upper = destination->upper_threshold;
+
+	if (upper && total >= upper) {
+		__sync_fetch_and_or(&destination->flags, DESTINATION_OVERLOADED);
+		return;
+	}
+	if (destination->flags & DESTINATION_OVERLOADED &&
+	    (upper == 0 || total < (lower ? lower : upper - (upper >> 2))))
+		__sync_fetch_and_and(&destination->flags, ~DESTINATION_OVERLOADED);
+}
+
+/* Counts a new connection at its server (ip_vs_bind_dest). */
+static __always_inline void bind(struct destination *destination)
+{
+	__sync_fetch_and_add(&destination->inactive, 1);
+	update_overload(destination);
+}
+
+static __always_inline void unbind(struct destination *destination, int inactive)
+{
+	if (inactive)
+		__sync_fetch_and_add(&destination->inactive, -1);
+	else
+		__sync_fetch_and_add(&destination->active, -1);
+	if (destination->flags & DESTINATION_OVERLOADED)
+		update_overload(destination);
+}
+
+/* True for one that may make room: run out or half open; templates and what only the director can end never do. */
+static __always_inline int is_evictable(const struct connection *connection, __u32 now)
+{
+	if ((connection->tag & TAG_MASK) != TAG_USED || connection->flags & (FLAG_TEMPLATE | FLAG_DIRECTORS) ||
+	    (connection->flags & FLAG_FORWARDING) == FORWARDING_FULLNAT)
+		return 0;
+	if (now - connection->expires < EXPIRED_WINDOW)
+		return 1;
+	return connection->protocol == IPPROTO_TCP &&
+	       (HALF_OPEN_STATES >> (connection->state & (TCP_STATES - 1))) & 1;
+}
+
+/* Takes a connection, TAG_BUSY already, out of everything that refers to it. */
+__noinline int release(__u32 slot)
+{
+	__u32 index, flags;
+	const struct control *control = get_control();
+	struct connection *connection = connection_at(slot);
+	struct destination *destination;
+	struct key key;
+
+	if (!control || !connection)
+		return 0;
+	index = connection->destination;
+	destination = bpf_map_lookup_elem(&destinations, &index);
+	flags = connection->flags;
+	key_of(connection, &key);
+	remove_entry(&buckets, control, hash_key(&key, connection->protocol, flags & FLAG_IPV6, control->seed), slot);
+	if (connection->control) {
+		struct connection *template = connection_at(connection->control - 1);
+
+		if (template && template->flags & FLAG_TEMPLATE)
+			__sync_fetch_and_add(&template->control, -1);
+	}
+	if (!destination)
+		return 0;
+	if (flags & FLAG_REPLIES) {
+		reply_key_of(connection, destination, &key);
+		remove_entry(&reply_buckets, control, hash_key(&key, connection->protocol, flags & FLAG_IPV6, control->seed),
+			     slot);
+	}
+	unbind(destination, flags & FLAG_INACTIVE);
+	return 1;
+}
+
+/* A slot of a connection that makes room, TAG_BUSY. */
+static __always_inline __u32 evict(const struct control *control, __u32 now)
+{
+	__u32 zero = 0, capacity = control->capacity;
+	__u32 *hand = bpf_map_lookup_elem(&hands, &zero);
+
+	if (!hand || capacity == 0)
+		return NO_SLOT;
+	if (*hand == 0)
+		*hand = (bpf_get_smp_processor_id() * 0x9e3779b1) % capacity;
+	for (int step = 0; step < EVICTION_WINDOW; step++) {
+		__u32 slot = *hand + 1 < capacity ? *hand + 1 : 0;
+		struct connection *victim = connection_at(slot);
+		__u32 tag;
+
+		*hand = slot;
+		if (!victim)
+			return NO_SLOT;
+		tag = victim->tag;
+		if (!is_evictable(victim, now) || __sync_val_compare_and_swap(&victim->tag, tag, TAG_BUSY) != tag)
+			continue;
+		release(slot);
+		count(REASON_EVICTED);
+		return slot;
+	}
+	return NO_SLOT;
+}
+
+/* A slot to write a connection into; NO_SLOT if the table is full of what stays. */
+__noinline __u32 take_slot(__u32 now)
+{
+	struct table_state *state = get_table_state();
+	__u32 cpu = bpf_get_smp_processor_id();
+	const struct control *control = get_control();
+	__u32 slot;
+
+	if (!state || !control)
+		return NO_SLOT;
+	slot = take_from_region(&state->regions[1], cpu);
+	if (slot == NO_SLOT)
+		slot = take_from_region(&state->regions[0], cpu);
+	if (slot != NO_SLOT) {
+		__sync_fetch_and_add(&state->size, 1);
+		return slot;
+	}
+	return evict(control, now);
+}
+
+#endif
