@@ -54,11 +54,13 @@ const systemPackages = {
   ethtool: '/usr/sbin/ethtool',
   iproute2: '/usr/bin/ip',
   'iputils-arping': '/usr/bin/arping',
+  'iputils-ping': '/usr/bin/ping',
   'libbpf-dev': '/usr/include/bpf/bpf_helpers.h',
   'libpcap0.8': '/usr/lib/x86_64-linux-gnu/libpcap.so.0.8',
   'net-tools': '/usr/sbin/arp',
   netbase: '/etc/services',
   'nginx-light': '/usr/sbin/nginx',
+  tcpdump: '/usr/bin/tcpdump',
   tshark: '/usr/bin/tshark',
 };
 
