@@ -92,7 +92,7 @@ static __noinline int tunnel(struct xdp_md *ctx, struct packet *packet)
 
 	if (overhead == 0 || !tunnel || packet->tags)
 		return to_director(ctx, interface, REASON_METHOD);
-	if (!fits_tunnel(packet, tunnel, destination, overhead))
+	if (!fits_tunnel(packet, destination, overhead))
 		return to_director(ctx, interface, REASON_TOO_BIG);
 	account(packet);
 	decrement(packet);

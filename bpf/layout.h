@@ -122,8 +122,7 @@ struct tunnel {
 	__u32 source[4];
 	/* UDP port of GUE, raw. */
 	__u16 port;
-	/* Of the way to the server, no more than the destination's record has. */
-	__u16 mtu;
+	__u16 unused;
 	__u32 reserved[3];
 };
 

@@ -58,12 +58,12 @@ static __always_inline __u32 tunnel_overhead(const struct destination *destinati
 }
 
 /* True if the packet fits into the tunnel, DF or not: what does not is the director's. */
-static __always_inline int fits_tunnel(const struct packet *packet, const struct tunnel *tunnel,
-				       const struct destination *destination, __u32 overhead)
+static __always_inline int fits_tunnel(const struct packet *packet, const struct destination *destination,
+				       __u32 overhead)
 {
 	__u32 minimum = destination->family == 6 ? IPV6_MINIMUM_MTU : IPV4_MINIMUM_MTU;
 
-	return tunnel->mtu >= overhead + minimum && packet->length + overhead <= tunnel->mtu;
+	return destination->mtu >= overhead + minimum && packet->length + overhead <= destination->mtu;
 }
 
 /* IDs of outer packets that may be fragmented; each CPU counts in a part of its own. */

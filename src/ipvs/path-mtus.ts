@@ -29,6 +29,11 @@ export class PathMtus {
     return Math.min(Math.abs(mtu), linkMtu);
   }
 
+  /** True if something was learned that the next packet puts into effect. */
+  isPending(index: number): boolean {
+    return (this.#mtus[index] as number) < 0;
+  }
+
   /** What `use` would answer. */
   forNext(index: number, linkMtu: number): number {
     const mtu = this.#mtus[index] as number;

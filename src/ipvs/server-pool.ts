@@ -173,6 +173,14 @@ export class ServerPool {
     this.writeHop(index, hop);
   }
 
+  /** The MTU of the way to a destination, for the packet that is about to be sent there. */
+  useMtu(index: number, hop: NextHop): number {
+    const isPending = this.pathMtus.isPending(index);
+    const mtu = this.pathMtus.use(index, hop.mtu);
+    if (isPending) this.writeHop(index, hop);
+    return mtu;
+  }
+
   /** Writes a way into a destination's record. */
   writeHop(index: number, hop: NextHop | undefined): void {
     const { bytes, view } = this.table;
@@ -180,7 +188,8 @@ export class ServerPool {
     if (hop?.resolved) {
       bytes.set(hop.destinationMac, at + DestinationField.nextMac);
       bytes.set(hop.sourceMac, at + DestinationField.sourceMac);
-      const mtu = this.pathMtus.forNext(index, hop.mtu);
+      // The next packet has to come by the director to put into effect what was learned: nothing else fits.
+      const mtu = this.pathMtus.isPending(index) ? 0 : this.pathMtus.forNext(index, hop.mtu);
       view.setUint16(at + DestinationField.mtu, Math.min(mtu, 65535), true);
       view.setUint32(at + DestinationField.interfaceIndex, hop.interfaceIndex, true);
     }

@@ -55,7 +55,7 @@ export const ControlFlag = {
 } as const;
 
 /** Byte offsets in `struct tunnel`. */
-export const TunnelField = { source: 0, port: 16, mtu: 18 } as const;
+export const TunnelField = { source: 0, port: 16 } as const;
 export const TUNNEL_BYTES = 32;
 
 /** Byte offsets in `struct hop`. */

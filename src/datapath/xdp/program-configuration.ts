@@ -217,14 +217,10 @@ export class ProgramConfiguration {
     for (const [index, hop] of pool.hops.entries()) {
       if (!hop) continue;
       const record = index * DESTINATION_BYTES;
-      const known = pool.pathMtus.forNext(index, hop.mtu);
-      // What was learned comes into effect with the next packet, which the director has to see.
-      const mtu = known === pool.pathMtus.inEffect(index, hop.mtu) ? Math.min(known, 65535) : 0;
       if (destinations.bytes[record + DestinationField.forwarding] !== Forwarding.tunnel) continue;
       const at = index * TUNNEL_BYTES;
       new Uint8Array(this.#tunnels.buffer).set(hop.sourceAddress, at + TunnelField.source);
       this.#tunnels.setUint16(at + TunnelField.port, pool.tunnelPorts[index] as number);
-      this.#tunnels.setUint16(at + TunnelField.mtu, mtu, true);
     }
   }
 

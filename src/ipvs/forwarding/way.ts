@@ -50,7 +50,7 @@ export class Way {
   hopTo(destination: number, packet: Packet): NextHop | undefined {
     const hop = this.pool.hops[destination];
     if (hop) {
-      this.mtu = this.pool.pathMtus.use(destination, hop.mtu);
+      this.mtu = this.pool.useMtu(destination, hop);
       return hop;
     }
     const owner = this.pool.owners[destination];
