@@ -3,7 +3,12 @@ import { existsSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 
 /** Debian's package for what is not named like its package. */
-const packages: Record<string, string> = { arping: 'iputils-arping', ip: 'iproute2', nginx: 'nginx-light', ping: 'iputils-ping' };
+const packages: Record<string, string> = {
+  arping: 'iputils-arping',
+  ip: 'iproute2',
+  nginx: 'nginx-light',
+  ping: 'iputils-ping',
+};
 
 /**
  * @param needs `root`, or commands that must be in the PATH
