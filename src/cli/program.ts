@@ -1,0 +1,40 @@
+/** What commands `dirigo` has: help, man pages and completions are made from this. */
+import { readFileSync } from 'node:fs';
+import { Command } from 'commander';
+import { addDown } from './down.ts';
+import { addMarks } from './marks.ts';
+import { addReplay } from './replay.ts';
+import { addSession } from './session.ts';
+import { addSetting } from './setting.ts';
+import { addStatus } from './status.ts';
+import { addUp } from './up.ts';
+
+function packageVersion(): string {
+  const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
+  return (JSON.parse(text) as { version: string }).version;
+}
+
+/** The program with all its commands; nothing has run yet. */
+export function createProgram(): Command {
+  const program = new Command('dirigo')
+    .description(
+      'The Linux Virtual Server as one system: director, ipvsadm, XDP fast path and a lab to watch it in.',
+    )
+    .version(packageVersion())
+    .configureHelp({ showGlobalOptions: true })
+    .showHelpAfterError('(see `dirigo --help`)');
+
+  addSession(program);
+  addUp(program);
+  addDown(program);
+  addStatus(program);
+  addSetting(program);
+  addMarks(program);
+  addReplay(program);
+  program
+    .command('ipvsadm')
+    .summary('configure and list the virtual server (as the command ipvsadm)')
+    .description('The same as the command ipvsadm; see `dirigo ipvsadm --help`.')
+    .argument('[words...]');
+  return program;
+}
