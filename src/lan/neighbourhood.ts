@@ -8,18 +8,21 @@ import { gratuitousFrame, learnFromArp, requestFrame, requestSource } from '../a
 import { ignoresRequest, replyFrame } from '../arp/responder.ts';
 import { Arp, ArpOperation } from '../wire/arp.ts';
 import { ETHERNET_HEADER, Ethernet } from '../wire/ethernet.ts';
-import { ICMP_HEADER, Icmpv6Type, writeIcmp } from '../wire/icmp.ts';
+import { Icmpv6Type } from '../wire/icmp.ts';
 import { Ipv4, Protocol } from '../wire/ipv4.ts';
 import { Ipv6 } from '../wire/ipv6.ts';
+import {
+  AdvertisementFlag,
+  ALL_NODES,
+  type NeighborMessage,
+  neighborMessage,
+  readNeighborMessage,
+  solicitedNode,
+} from '../wire/neighbor-discovery.ts';
 import type { Packet } from '../wire/packet.ts';
 import type { Host } from './host.ts';
 import type { Interface } from './interface.ts';
 import type { Timer } from './simulation.ts';
-
-/** Flags of a neighbour advertisement (RFC 4861 section 4.4). */
-const Advertisement = { router: 0x80000000, solicited: 0x40000000, override: 0x20000000 } as const;
-const LinkLayerOption = { source: 1, target: 2 } as const;
-const NEIGHBOR_MESSAGE = ICMP_HEADER + 16;
 
 export class Neighbourhood {
   readonly arp: NeighbourCache;
@@ -95,20 +98,19 @@ export class Neighbourhood {
     const host = this.#host;
     const message = this.#checkDiscovery(packet);
     if (!message) return;
-    const { target, option } = message;
+    const { target, mac } = message;
     // Unlike ARP, only addresses of the receiving interface are answered for: a VIP on lo stays silent by itself.
     if (!on.has(target)) return;
     const source = packet.bytes.slice(packet.sourceAt, packet.sourceAt + 16);
     if (source.every(byte => byte === 0)) {
-      this.#advertise(on, target, ALL_NODES, Advertisement.override);
+      this.#advertise(on, target, ALL_NODES, AdvertisementFlag.override);
       return;
     }
-    const mac = option(LinkLayerOption.source);
     if (mac) {
       const asking = this.discovery.obtain(on.index, source, host.now);
       if (asking) this.discovery.update(asking, mac, 'STALE', true, host.now);
     }
-    this.#advertise(on, target, source, Advertisement.solicited | Advertisement.override);
+    this.#advertise(on, target, source, AdvertisementFlag.solicited | AdvertisementFlag.override);
   }
 
   /** A neighbour advertisement (ndisc_recv_na); only existing entries change. */
@@ -117,11 +119,11 @@ export class Neighbourhood {
     if (!message) return;
     const neighbour = this.discovery.find(on.index, message.target);
     if (!neighbour) return;
-    const flags = packet.view.getUint32(packet.transport + 4);
-    const mac = message.option(LinkLayerOption.target) ?? (isValid(neighbour) ? neighbour.mac : undefined);
+    const { flags } = message;
+    const mac = message.mac ?? (isValid(neighbour) ? neighbour.mac : undefined);
     if (!mac) return;
-    const state = flags & Advertisement.solicited ? 'REACHABLE' : 'STALE';
-    this.discovery.update(neighbour, mac, state, (flags & Advertisement.override) !== 0, this.#host.now);
+    const state = flags & AdvertisementFlag.solicited ? 'REACHABLE' : 'STALE';
+    this.discovery.update(neighbour, mac, state, (flags & AdvertisementFlag.override) !== 0, this.#host.now);
   }
 
   #events(solicit: NeighbourEvents['solicit']): NeighbourEvents {
@@ -180,74 +182,29 @@ export class Neighbourhood {
     const source = wanted && out.has(wanted) ? wanted : (linkLocal ?? subnet);
     if (!source) return;
     const destination = unicast ? neighbour.address : solicitedNode(neighbour.address);
-    const payload = this.#message(
-      Icmpv6Type.neighborSolicitation,
-      0,
-      neighbour.address,
-      LinkLayerOption.source,
-      out,
-    );
+    const type = Icmpv6Type.neighborSolicitation;
+    const payload = neighborMessage({ type, flags: 0, target: neighbour.address, mac: out.mac });
     const mac = unicast ? neighbour.mac : undefined;
     this.#host.ip.sendOnLink(out, source, destination, Protocol.icmpv6, payload, mac);
   }
 
   #advertise(out: Interface, target: Uint8Array, destination: Uint8Array, flags: number): void {
-    const router = this.#host.sysctls.forwards6 ? Advertisement.router : 0;
-    const unsolicited = flags === 0 ? Advertisement.override : flags;
-    const payload = this.#message(
-      Icmpv6Type.neighborAdvertisement,
-      (unsolicited | router) >>> 0,
+    const router = this.#host.sysctls.forwards6 ? AdvertisementFlag.router : 0;
+    const unsolicited = flags === 0 ? AdvertisementFlag.override : flags;
+    const payload = neighborMessage({
+      type: Icmpv6Type.neighborAdvertisement,
+      flags: (unsolicited | router) >>> 0,
       target,
-      LinkLayerOption.target,
-      out,
-    );
+      mac: out.mac,
+    });
     this.#host.ip.sendOnLink(out, target, destination, Protocol.icmpv6, payload);
   }
 
-  #message(type: number, flags: number, target: Uint8Array, option: number, out: Interface): Uint8Array {
-    const payload = new Uint8Array(NEIGHBOR_MESSAGE + 8);
-    writeIcmp(new DataView(payload.buffer), 0, type, 0, flags);
-    payload.set(target, ICMP_HEADER);
-    payload.set([option, 1], NEIGHBOR_MESSAGE);
-    payload.set(out.mac, NEIGHBOR_MESSAGE + 2);
-    return payload;
+  #checkDiscovery(packet: Packet): NeighborMessage | undefined {
+    const message = readNeighborMessage(packet);
+    if (!message) this.#host.drop('neighbor-discovery');
+    return message;
   }
-
-  /** RFC 4861 section 7.1: hop limit 255, code 0, a unicast target, options that fit. */
-  #checkDiscovery(
-    packet: Packet,
-  ): { target: Uint8Array; option: (kind: number) => Uint8Array | undefined } | undefined {
-    const { bytes, view, transport, networkEnd } = packet;
-    const valid =
-      networkEnd - transport >= NEIGHBOR_MESSAGE &&
-      view.getUint8(packet.network + Ipv6.hopLimit) === 255 &&
-      view.getUint8(transport + 1) === 0 &&
-      bytes[transport + ICMP_HEADER] !== 0xff;
-    const options = new Map<number, Uint8Array>();
-    let at = transport + NEIGHBOR_MESSAGE;
-    while (valid && at < networkEnd) {
-      const length = at + 1 < networkEnd ? view.getUint8(at + 1) * 8 : 0;
-      if (length === 0 || at + length > networkEnd) break;
-      options.set(view.getUint8(at), bytes.slice(at + 2, at + 8));
-      at += length;
-    }
-    if (!valid || at !== networkEnd) {
-      this.#host.drop('neighbor-discovery');
-      return undefined;
-    }
-    const target = bytes.slice(transport + ICMP_HEADER, transport + NEIGHBOR_MESSAGE);
-    return { target, option: kind => options.get(kind) };
-  }
-}
-
-/** ff02::1 */
-export const ALL_NODES = Uint8Array.of(0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1);
-
-/** The group in which the owner of an address listens for solicitations (RFC 4291 section 2.7.1). */
-export function solicitedNode(address: Uint8Array): Uint8Array {
-  const group = Uint8Array.of(0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, 0, 0, 0);
-  group.set(address.subarray(13), 13);
-  return group;
 }
 
 /** True if a host with this interface listens to the group. */
