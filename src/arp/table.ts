@@ -6,9 +6,11 @@ export interface TableEntry {
   address: string;
   /** Lower-case MAC; null while nobody has answered. */
   mac: string | null;
-  /** As `ip neigh` names it. */
+  /** As `ip neigh` names it, or PUBLISHED for an address that the host answers for in others' place (proxy ARP). */
   state: string;
   interface: string;
+  /** The kind of hardware as net-tools names it; Ethernet if missing. */
+  hardware?: string;
 }
 
 /**
@@ -32,15 +34,21 @@ export function tableEntries(
   return entries;
 }
 
-/** What `arp -n` prints (net-tools 2.10): a heading and a line an entry, or nothing at all for an empty table. */
+/**
+ * What `arp -n` prints (net-tools 2.10): a heading and a line an entry, or nothing at all for an empty table. net-tools
+ * has no IPv6; for its longer addresses the first column is as wide as they need.
+ */
 export function formatArpTable(entries: readonly TableEntry[]): string {
   if (entries.length === 0) return '';
-  let text = 'Address                  HWtype  HWaddress           Flags Mask            Iface\n';
+  const width = Math.max(23, ...entries.map(({ address }) => address.length));
+  let text = `${'Address'.padEnd(width)}  HWtype  HWaddress           Flags Mask            Iface\n`;
   for (const entry of entries) {
-    const address = entry.address.padEnd(23);
-    const hardware = entry.mac ? `ether   ${entry.mac.padEnd(17)}` : '        (incomplete)     ';
-    const flags = `${entry.mac ? 'C' : ''}${entry.state === 'PERMANENT' ? 'M' : ''}`;
-    text += `${address}  ${hardware}   ${flags.padEnd(22)}${entry.interface}\n`;
+    const isPublished = entry.state === 'PUBLISHED';
+    const type = isPublished ? '*' : entry.mac ? (entry.hardware ?? 'ether') : '';
+    const hardware = isPublished ? '<from_interface>' : (entry.mac ?? '(incomplete)');
+    const isPinned = entry.state === 'PERMANENT' || isPublished;
+    const flags = `${entry.mac ? 'C' : ''}${isPinned ? 'M' : ''}${isPublished ? 'P' : ''}`;
+    text += `${entry.address.padEnd(width)}  ${type.padEnd(8)}${hardware.padEnd(20)}${flags.padEnd(22)}${entry.interface}\n`;
   }
   return text;
 }
