@@ -51,6 +51,7 @@ if (!packagesAreCurrent()) {
 const systemPackages = {
   clang: '/usr/bin/clang',
   curl: '/usr/bin/curl',
+  dsniff: '/usr/sbin/arpspoof',
   ethtool: '/usr/sbin/ethtool',
   iproute2: '/usr/bin/ip',
   'iputils-arping': '/usr/bin/arping',

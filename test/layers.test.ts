@@ -16,9 +16,22 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   lan: ['wire', 'ipvs', 'arp'],
   replay: ['wire', 'ipvs', 'ipvsadm', 'capture'],
   datapath: ['wire', 'ipvs', 'ipvsadm'],
-  control: ['wire', 'ipvs', 'ipvsadm', 'datapath'],
+  guard: ['wire', 'arp', 'datapath'],
+  control: ['wire', 'ipvs', 'ipvsadm', 'arp', 'datapath', 'guard'],
   session: ['wire', 'ipvs', 'ipvsadm', 'capture', 'lan'],
-  cli: ['wire', 'ipvs', 'ipvsadm', 'capture', 'lan', 'replay', 'datapath', 'control', 'session'],
+  cli: [
+    'wire',
+    'ipvs',
+    'arp',
+    'ipvsadm',
+    'capture',
+    'lan',
+    'replay',
+    'datapath',
+    'guard',
+    'control',
+    'session',
+  ],
 };
 
 /** Folders whose code runs in a browser too: nothing of Node, no packages. */

@@ -6,7 +6,6 @@ import { delimiter, join } from 'node:path';
 const packages: Record<string, string> = {
   arping: 'iputils-arping',
   ip: 'iproute2',
-  nft: 'nftables',
   nginx: 'nginx-light',
   ping: 'iputils-ping',
 };

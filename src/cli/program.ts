@@ -1,6 +1,7 @@
 /** What commands `dirigo` has: help, man pages and completions are made from this. */
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
+import { addArp } from './arp.ts';
 import { addDown } from './down.ts';
 import { addMarks } from './marks.ts';
 import { addReplay } from './replay.ts';
@@ -21,6 +22,8 @@ export function createProgram(): Command {
       'The Linux Virtual Server as one system: director, ipvsadm, XDP fast path and a lab to watch it in.',
     )
     .version(packageVersion())
+    // What stands behind a command belongs to it: `dirigo arp` has options of its own besides those of its subcommands.
+    .enablePositionalOptions()
     .configureHelp({ showGlobalOptions: true })
     .showHelpAfterError('(see `dirigo --help`)');
 
@@ -31,6 +34,7 @@ export function createProgram(): Command {
   addSetting(program);
   addMarks(program);
   addReplay(program);
+  addArp(program);
   program
     .command('ipvsadm')
     .summary('configure and list the virtual server (as the command ipvsadm)')

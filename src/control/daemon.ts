@@ -4,11 +4,10 @@ import { readFileSync } from 'node:fs';
 import type { Server } from 'node:http';
 import type { Datapath, StopOptions } from '../datapath/datapath.ts';
 import { Api } from './api.ts';
-import { Configuration } from './configuration.ts';
 import { createApiServer } from './http-server.ts';
 import { SystemNames } from './names.ts';
 import { listenPrivately, lockSocket, type SocketLock } from './socket.ts';
-import { StateFolder } from './state-folder.ts';
+import { StateFile } from './state.ts';
 
 export interface DaemonOptions {
   /** Path of the control socket. */
@@ -24,7 +23,6 @@ export interface DaemonOptions {
 export class Daemon {
   readonly socket: string;
   readonly datapath: Datapath;
-  readonly #configuration: Configuration;
   readonly #server: Server;
   readonly #lock: SocketLock;
   #stopping: Promise<void> | undefined;
@@ -34,15 +32,14 @@ export class Daemon {
     options: DaemonOptions,
     lock: SocketLock,
     datapath: Datapath,
-    configuration: Configuration,
+    state: StateFile | undefined,
   ) {
     this.socket = options.socket;
     this.datapath = datapath;
     this.#lock = lock;
-    this.#configuration = configuration;
     const api = new Api({
       datapath,
-      configuration,
+      state,
       names: options.names ?? new SystemNames(),
       version: packageVersion(),
       // The answer to the request that asks for it goes out first.
@@ -59,12 +56,12 @@ export class Daemon {
     const lock = await lockSocket(options.socket);
     let datapath: Datapath | undefined;
     try {
-      const folder = options.stateFolder === undefined ? undefined : new StateFolder(options.stateFolder);
-      datapath = await options.openDatapath();
-      const configuration = new Configuration({ datapath, folder });
-      configuration.restore();
+      const state = options.stateFolder === undefined ? undefined : new StateFile(options.stateFolder);
+      const opened = await options.openDatapath();
+      datapath = opened;
+      state?.restore(opened.director, name => opened.interfaceIndex(name));
       await datapath.start();
-      const daemon = new Daemon(options, lock, datapath, configuration);
+      const daemon = new Daemon(options, lock, datapath, state);
       await listenPrivately(daemon.#server, options.socket);
       return daemon;
     } catch (error) {
@@ -93,7 +90,6 @@ export class Daemon {
     await closed;
     clearTimeout(patience);
     try {
-      await this.#configuration.close();
       await this.datapath.stop(options);
     } finally {
       this.#lock.release();

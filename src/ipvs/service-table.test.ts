@@ -72,8 +72,6 @@ function table(listener?: Partial<ServiceTableListener>): ServiceTable {
       destinationAdded: ignore,
       destinationEdited: ignore,
       destinationDeleted: ignore,
-      destinationsReplaced: ignore,
-      servicesArranged: ignore,
       ...listener,
     },
   });

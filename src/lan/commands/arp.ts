@@ -1,15 +1,21 @@
 /** `arp` of net-tools 2.10, numeric: there is no name service on the virtual LAN. */
 import { formatArpTable, formatArpTableBsd, type TableEntry, tableEntries } from '../../arp/table.ts';
-import { parseIpv4Address, parseMac } from '../../wire/address.ts';
+import { type Family, parseIpv4Address, parseMac } from '../../wire/address.ts';
 import type { Host } from '../host.ts';
 import type { CommandResult } from '../shell.ts';
 
-/** The host's ARP table as data. */
-export function arpTable(host: Host): TableEntry[] {
+/** The host's table of IPv4 or IPv6 neighbours as data. */
+export function neighbourEntries(host: Host, family: Family): TableEntry[] {
+  const { arp, discovery } = host.neighbourhood;
   return tableEntries(
-    host.neighbourhood.arp.entries(),
+    (family === 4 ? arp : discovery).entries(),
     index => host.interfaceAt(index)?.name ?? `if${index}`,
   );
+}
+
+/** The host's ARP table as data. */
+export function arpTable(host: Host): TableEntry[] {
+  return neighbourEntries(host, 4);
 }
 
 function failure(text: string, status = 255): CommandResult {
