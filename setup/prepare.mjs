@@ -57,12 +57,17 @@ const systemPackages = {
   'iputils-arping': '/usr/bin/arping',
   'iputils-ping': '/usr/bin/ping',
   'libbpf-dev': '/usr/include/bpf/bpf_helpers.h',
+  fish: '/usr/bin/fish',
   'libpcap0.8': '/usr/lib/x86_64-linux-gnu/libpcap.so.0.8',
+  'man-db': '/usr/bin/man',
+  mandoc: '/usr/bin/mandoc',
   'net-tools': '/usr/sbin/arp',
   netbase: '/etc/services',
   'nginx-light': '/usr/sbin/nginx',
   tcpdump: '/usr/bin/tcpdump',
+  tmux: '/usr/bin/tmux',
   tshark: '/usr/bin/tshark',
+  zsh: '/usr/bin/zsh',
 };
 
 function installSystemPackages() {

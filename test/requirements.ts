@@ -6,6 +6,7 @@ import { delimiter, join } from 'node:path';
 const packages: Record<string, string> = {
   arping: 'iputils-arping',
   ip: 'iproute2',
+  man: 'man-db',
   nginx: 'nginx-light',
   ping: 'iputils-ping',
 };

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { addArp } from './arp.ts';
+import { addCompletion } from './completion.ts';
 import { addDown } from './down.ts';
 import { addMarks } from './marks.ts';
 import { addReplay } from './replay.ts';
@@ -35,6 +36,7 @@ export function createProgram(): Command {
   addMarks(program);
   addReplay(program);
   addArp(program);
+  addCompletion(program);
   program
     .command('ipvsadm')
     .summary('configure and list the virtual server (as the command ipvsadm)')

@@ -11,8 +11,8 @@ export function addSetting(program: Command): void {
       'Without arguments all settings, as sysctl prints them; with a name that one; with a value it is set, at once.\n' +
         'Names, values and defaults are those of /proc/sys/net/ipv4/vs (see docs/settings.md).',
     )
-    .argument('[name]')
-    .argument('[value]')
+    .argument('[setting]', 'its name, such as expire_nodest_conn')
+    .argument('[value]', 'what it is to be, an integer')
     .action((name?: string, value?: string) => orFail(() => setting(name, value)));
 }
 

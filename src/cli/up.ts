@@ -23,7 +23,7 @@ export function addUp(program: Command): void {
         'virtual: a director without a wire, no privilege; xdp: in the kernel, needs root',
       )
         .choices(['virtual', 'xdp'])
-        .default(process.getuid?.() === 0 ? 'xdp' : 'virtual'),
+        .default(process.getuid?.() === 0 ? 'xdp' : 'virtual', 'xdp as root, else virtual'),
     )
     .addOption(
       new Option(
