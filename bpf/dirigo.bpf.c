@@ -220,8 +220,6 @@ static __always_inline int forward(struct xdp_md *ctx, struct packet *packet, in
 		copy = *packet;
 		return unknown(ctx, &copy);
 	}
-	if (packet->tcp_flags & TCP_SYN)
-		return to_director(ctx, interface, REASON_SYN);
 	method = connection->flags & (FLAG_FORWARDING | FLAG_DIRECTORS);
 	if (connection->flags & FLAG_DIRECTORS)
 		return to_director(ctx, interface, REASON_METHOD);
@@ -235,6 +233,12 @@ static __always_inline int forward(struct xdp_md *ctx, struct packet *packet, in
 		return to_director(ctx, interface, REASON_UNRESOLVED);
 	if (time_to_live(packet) <= 1)
 		return to_director(ctx, interface, REASON_TIME_TO_LIVE);
+	if (packet->tcp_flags & TCP_SYN) {
+		if (method == FORWARDING_FULLNAT)
+			return to_director(ctx, interface, REASON_SYN);
+		if (is_replaceable(control, connection, destination))
+			return BEGIN;
+	}
 	packet->connection = connection;
 	packet->destination = destination;
 
@@ -696,7 +700,7 @@ static __always_inline void give_up(const struct newcomer *newcomer)
 	}
 }
 
-/* A packet of a service and of no connection. */
+/* A packet of no connection, or one that begins a new one. */
 static __noinline int start(struct xdp_md *ctx, struct packet *packet)
 {
 	const struct control *control = packet->control;
@@ -708,7 +712,7 @@ static __noinline int start(struct xdp_md *ctx, struct packet *packet)
 	};
 	struct table_state *state = get_table_state();
 	struct service *service;
-	__u32 hash;
+	__u32 hash, known;
 
 	newcomer.key = packet->key;
 	service = find_service(packet->protocol, packet->flags & FLAG_IPV6 ? 6 : 4, packet->key.ports >> 16,
@@ -726,17 +730,22 @@ static __noinline int start(struct xdp_md *ctx, struct packet *packet)
 	hash = hash_key(&packet->key, packet->protocol, packet->flags, control->seed);
 	if (!lock_stripe(hash))
 		return to_director(ctx, interface, REASON_NO_CONNECTION);
-	if (find_slot(&newcomer) != NO_SLOT) {
-		/* Another CPU was faster. */
+	known = find_slot(&newcomer);
+	if (known != NO_SLOT && !end_replaceable(known)) {
+		/* It goes on, or another CPU was faster. */
 		unlock_stripe(state, hash);
 		return to_director(ctx, interface, REASON_SYN);
 	}
+	/* The place of the one that is over is the first that is free. */
+	newcomer.slot = known;
 	newcomer.index = choose(packet, service, &newcomer);
 	if (newcomer.index == NO_CHOICE) {
+		give_up(&newcomer);
 		unlock_stripe(state, hash);
 		return to_director(ctx, interface, REASON_NO_SERVER);
 	}
-	newcomer.slot = take_slot(packet->now);
+	if (known == NO_SLOT)
+		newcomer.slot = take_slot(packet->now);
 	if (newcomer.slot == NO_SLOT || !enter(&newcomer)) {
 		give_up(&newcomer);
 		unlock_stripe(state, hash);
@@ -793,7 +802,7 @@ static __noinline int begin_ipv6(struct xdp_md *ctx, __u32 tags)
 	return start(ctx, &packet);
 }
 
-/* Called by dirigo() for a good packet of a service that belongs to no connection. */
+/* Called by dirigo() for a good packet that belongs to no connection, or begins a new one in the place of one that is over. */
 SEC("xdp.frags")
 int begin(struct xdp_md *ctx)
 {

@@ -264,6 +264,32 @@ __noinline int release(__u32 slot)
 	return 1;
 }
 
+/*
+ * Ends a connection for a SYN that begins a new one with its key: the slot is TAG_BUSY then. 0 if the connection goes on,
+ * or if it is the director's to end.
+ */
+__noinline int end_replaceable(__u32 slot)
+{
+	const struct control *control = get_control();
+	struct connection *connection = connection_at(slot);
+	struct destination *destination;
+	__u32 tag, index;
+
+	if (!control || !connection)
+		return 0;
+	index = connection->destination;
+	destination = bpf_map_lookup_elem(&destinations, &index);
+	tag = connection->tag;
+	if (!destination || connection->protocol != IPPROTO_TCP || connection->flags & FLAG_DIRECTORS ||
+	    (connection->flags & FLAG_FORWARDING) == FORWARDING_FULLNAT ||
+	    !is_replaceable(control, connection, destination))
+		return 0;
+	if ((tag & TAG_MASK) != TAG_USED || __sync_val_compare_and_swap(&connection->tag, tag, TAG_BUSY) != tag)
+		return 0;
+	release(slot);
+	return 1;
+}
+
 /* A slot of a connection that makes room, TAG_BUSY. */
 static __always_inline __u32 evict(const struct control *control, __u32 now)
 {

@@ -202,6 +202,11 @@ struct control {
 #define CONTROL_MARKS 16
 /* There are servers whose replies are translated. */
 #define CONTROL_TRANSLATES 32
+/* A SYN on a connection that is over begins a new one (conn_reuse_mode); also on one of which only the client's FIN is known. */
+#define CONTROL_REUSE 64
+#define CONTROL_REUSE_FIN_WAIT 128
+/* A SYN on a connection whose server is quiesced begins a new one (expire_nodest_conn). */
+#define CONTROL_EXPIRE_NODEST 256
 
 /*
  * src/datapath/xdp/control.ts, ServiceKeyField. Protocol 0 and port 0: the address is the VIP of some service, or a

@@ -97,6 +97,20 @@ static __always_inline __u8 tcp_transition(const struct control *control, struct
 	return connection->state & (TCP_STATES - 1);
 }
 
+/* True if a SYN on this TCP connection begins a new one: isReplaceable() in src/ipvs/director.ts. */
+static __always_inline int is_replaceable(const struct control *control, const struct connection *connection,
+					  const struct destination *destination)
+{
+	__u8 state = connection->state;
+
+	if (control->flags & CONTROL_EXPIRE_NODEST && destination->weight == 0)
+		return 1;
+	if (!(control->flags & CONTROL_REUSE) || connection->control)
+		return 0;
+	return state == TCP_TIME_WAIT || state == TCP_CLOSE ||
+	       (state == TCP_FIN_WAIT && connection->flags & FLAG_NO_OUTPUT && control->flags & CONTROL_REUSE_FIN_WAIT);
+}
+
 /* State and timer after a packet of one side. */
 static __always_inline void advance(const struct control *control, struct connection *connection,
 				    struct destination *destination, __u32 side, __u8 protocol, __u8 tcp_flags,

@@ -4,9 +4,12 @@ import { delimiter, join } from 'node:path';
 
 /** Debian's package for what is not named like its package. */
 const packages: Record<string, string> = {
+  arp: 'net-tools',
+  arpspoof: 'dsniff',
   arping: 'iputils-arping',
   ip: 'iproute2',
   man: 'man-db',
+  nft: 'nftables',
   nginx: 'nginx-light',
   ping: 'iputils-ping',
 };

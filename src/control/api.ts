@@ -15,9 +15,9 @@ import type { Director } from '../ipvs/director.ts';
 import { formatMarkRule, MarkRuleError, MarkRules, parseMarkRule } from '../ipvs/mark-rules.ts';
 import { SettingError, settingName } from '../ipvs/settings.ts';
 import type { VirtualServer } from '../ipvs/specification.ts';
-import { type IpvsadmResult, runIpvsadm } from '../ipvsadm/run.ts';
+import { type IpvsadmResult, isListing, runIpvsadm } from '../ipvsadm/run.ts';
+import { type Configuration, StateNotKept } from './configuration.ts';
 import { NameUnknown, type SystemNames } from './names.ts';
-import { captureState, type StateFile } from './state.ts';
 
 export interface ApiRequest {
   method: string;
@@ -50,7 +50,7 @@ export interface ApiOptions {
   datapath: Datapath;
   names: SystemNames;
   version: string;
-  state: StateFile | undefined;
+  configuration: Configuration;
   /** Stops the daemon once the answer is out. */
   shutdown(options: StopOptions): void;
 }
@@ -113,6 +113,8 @@ export class Api {
       }
       return { status: 200, body: await handler(request.body) };
     } catch (error) {
+      // Out of room, by HTTP's words: the disk has to be looked after.
+      if (error instanceof StateNotKept) return { status: 507, body: { error: error.message } };
       if (error instanceof RequestRefused) return { status: error.status, body: { error: error.message } };
       const reason = error instanceof Error ? error.message : String(error);
       console.error(`dirigo: ${request.method} ${request.path} failed: ${reason}`);
@@ -121,7 +123,7 @@ export class Api {
   }
 
   status(): DaemonStatus {
-    const { datapath, state, version } = this.#options;
+    const { configuration, datapath, version } = this.#options;
     const server = this.#server();
     const services = server.services();
     return {
@@ -131,7 +133,7 @@ export class Api {
       services: services.length,
       destinations: services.reduce((sum, service) => sum + service.destinations.length, 0),
       connections: server.connections().length,
-      state: state?.path ?? null,
+      state: configuration.path,
       datapath: { ...datapath.status(), kind: datapath.kind },
     };
   }
@@ -151,45 +153,50 @@ export class Api {
     return [...this.#handlers.keys()].join(', ');
   }
 
-  /** The desired state is on disk before the answer goes out. */
+  /** What a command changed is on disk before the answer goes out. */
   async #ipvsadm(body: unknown): Promise<IpvsadmResult> {
     const { argv, stdin } = parseCommandBody(body);
-    const { names, state } = this.#options;
-    names.refresh();
-    let result = await this.#withNames(() => runIpvsadm(argv, stdin, this.#server(), names));
-    // Names of addresses cost time, so a listing is made with those at hand, and again if that left some open.
-    // Within a restore the commands would be done twice: there, what is at hand must do.
-    if (stdin === '' && (await names.lookUpWanted())) {
-      result = runIpvsadm(argv, stdin, this.#server(), names);
-    }
-    state?.save(captureState(this.#director()));
-    return result;
+    if (isListing(argv)) return this.#list(argv);
+    const { configuration, names } = this.#options;
+    const cause = ['ipvsadm', ...argv].join(' ');
+    return configuration.edit(cause, () => {
+      names.refresh();
+      return this.#withNames(() => runIpvsadm(argv, stdin, this.#server(), names));
+    });
   }
 
-  #setSetting(body: unknown): object {
+  /** Names of addresses cost time, so a listing is made with those at hand, and again if that left some open. */
+  async #list(argv: readonly string[]): Promise<IpvsadmResult> {
+    const { names } = this.#options;
+    names.refresh();
+    const result = await this.#withNames(() => runIpvsadm(argv, '', this.#server(), names));
+    return (await names.lookUpWanted()) ? runIpvsadm(argv, '', this.#server(), names) : result;
+  }
+
+  async #setSetting(body: unknown): Promise<object> {
     const { name, value } = fieldsOf(body, ['name', 'value']);
     if (typeof name !== 'string') throw new RequestRefused(400, '"name" is not a string');
     if (typeof value !== 'string') throw new RequestRefused(400, '"value" is not a string');
     const director = this.#director();
-    refuseAs400(() => director.set(name, value));
-    director.administration.onChange();
-    this.#options.state?.save(captureState(director));
+    await this.#options.configuration.edit(`setting ${name} ${value}`, () =>
+      refuseAs400(() => director.set(name, value)),
+    );
     return { name, value: director.settings[settingName(name)] };
   }
 
   /** The new rules take the place of all old ones, or none of them does. */
-  #setMarks(body: unknown): object {
+  async #setMarks(body: unknown): Promise<object> {
     const { rules } = fieldsOf(body, ['rules']);
     if (!Array.isArray(rules) || !rules.every(rule => typeof rule === 'string')) {
       throw new RequestRefused(400, '"rules" is not an array of strings');
     }
-    const { datapath, state } = this.#options;
+    const { configuration, datapath } = this.#options;
     const director = this.#director();
-    refuseAs400(() => {
-      director.marks = new MarkRules(rules.map(parseMarkRule), name => datapath.interfaceIndex(name));
-    });
-    director.administration.onChange();
-    state?.save(captureState(director));
+    await configuration.edit('marks', () =>
+      refuseAs400(() => {
+        director.marks = new MarkRules(rules.map(parseMarkRule), name => datapath.interfaceIndex(name));
+      }),
+    );
     return { rules: director.marks.rules.map(formatMarkRule) };
   }
 

@@ -4,10 +4,11 @@ import { readFileSync } from 'node:fs';
 import type { Server } from 'node:http';
 import type { Datapath, StopOptions } from '../datapath/datapath.ts';
 import { Api } from './api.ts';
+import { Configuration } from './configuration.ts';
 import { createApiServer } from './http-server.ts';
 import { SystemNames } from './names.ts';
 import { listenPrivately, lockSocket, type SocketLock } from './socket.ts';
-import { StateFile } from './state.ts';
+import { StateFolder } from './state-folder.ts';
 
 export interface DaemonOptions {
   /** Path of the control socket. */
@@ -23,6 +24,7 @@ export interface DaemonOptions {
 export class Daemon {
   readonly socket: string;
   readonly datapath: Datapath;
+  readonly #configuration: Configuration;
   readonly #server: Server;
   readonly #lock: SocketLock;
   #stopping: Promise<void> | undefined;
@@ -32,14 +34,15 @@ export class Daemon {
     options: DaemonOptions,
     lock: SocketLock,
     datapath: Datapath,
-    state: StateFile | undefined,
+    configuration: Configuration,
   ) {
     this.socket = options.socket;
     this.datapath = datapath;
     this.#lock = lock;
+    this.#configuration = configuration;
     const api = new Api({
       datapath,
-      state,
+      configuration,
       names: options.names ?? new SystemNames(),
       version: packageVersion(),
       // The answer to the request that asks for it goes out first.
@@ -56,12 +59,12 @@ export class Daemon {
     const lock = await lockSocket(options.socket);
     let datapath: Datapath | undefined;
     try {
-      const state = options.stateFolder === undefined ? undefined : new StateFile(options.stateFolder);
-      const opened = await options.openDatapath();
-      datapath = opened;
-      state?.restore(opened.director, name => opened.interfaceIndex(name));
+      const folder = options.stateFolder === undefined ? undefined : new StateFolder(options.stateFolder);
+      datapath = await options.openDatapath();
+      const configuration = new Configuration({ datapath, folder });
+      configuration.restore();
       await datapath.start();
-      const daemon = new Daemon(options, lock, datapath, state);
+      const daemon = new Daemon(options, lock, datapath, configuration);
       await listenPrivately(daemon.#server, options.socket);
       return daemon;
     } catch (error) {
@@ -90,6 +93,7 @@ export class Daemon {
     await closed;
     clearTimeout(patience);
     try {
+      await this.#configuration.close();
       await this.datapath.stop(options);
     } finally {
       this.#lock.release();

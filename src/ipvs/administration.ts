@@ -4,6 +4,7 @@
 import { formatAddress } from '../wire/address.ts';
 import { Protocol } from '../wire/ipv4.ts';
 import type { Packet } from '../wire/packet.ts';
+import type { ConfigurationChange, ConfigurationListener } from './configuration-change.ts';
 import { CONNECTION_BYTES, ConnectionField, ConnectionFlag } from './connections.ts';
 import { DESTINATION_BYTES, DestinationField } from './destinations.ts';
 import type { Lifecycle } from './lifecycle.ts';
@@ -17,6 +18,7 @@ import {
   type CounterSource,
   type Destination,
   type DestinationCounters,
+  type DestinationReplacement,
   type HostAddresses,
   type Service,
   ServiceTable,
@@ -41,6 +43,7 @@ import { TCP_STATE_NAMES } from './tcp-states.ts';
 
 /** Milliseconds that the kernel's work queue takes about to end the connections of a deleted server. */
 const EXPIRY_DELAY = 10;
+const SCHEDULER_NAMES: ReadonlySet<string> = new Set(SCHEDULERS.keys());
 
 export class Administration implements VirtualServer {
   readonly tableSize: number;
@@ -54,13 +57,13 @@ export class Administration implements VirtualServer {
   isBackup = false;
   /** What the persistence engine of a template keeps, undefined without one. */
   engineDataOf: (slot: number) => string | undefined = () => undefined;
-  /** Called after every change of the configuration. */
-  onChange: () => void = () => {};
+  readonly #listeners = new Set<ConfigurationListener>();
   readonly #lifecycle: Lifecycle;
   readonly #pool: ServerPool;
   readonly #index: ServiceIndex;
   readonly #settings: Settings;
   readonly #locals: LocalAddresses;
+  readonly #host: HostAddresses;
   /** When a server was last deleted whose connections are to end, milliseconds. */
   #serversWentAt: number | undefined;
   readonly #table: ServiceTable;
@@ -82,11 +85,12 @@ export class Administration implements VirtualServer {
     this.tableSize = tableSize;
     this.#settings = settings;
     this.#locals = locals;
+    this.#host = host;
     this.#lifecycle = lifecycle;
     this.#pool = lifecycle.pool;
     this.#index = index;
     this.#table = new ServiceTable({
-      schedulers: new Set(SCHEDULERS.keys()),
+      schedulers: SCHEDULER_NAMES,
       host,
       listener: this.#listener(),
     });
@@ -169,56 +173,124 @@ export class Administration implements VirtualServer {
     return sums;
   }
 
+  /**
+   * Has `listener` told of every change of the configuration, when it is in force.
+   * @returns ends it
+   */
+  observe(listener: ConfigurationListener): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** Tells those who observe the configuration; for the director, whose settings and marks belong to it. */
+  changed(change: ConfigurationChange): void {
+    for (const listener of this.#listeners) listener(change);
+  }
+
   #listener(): ServiceTableListener {
     return {
       serviceAdded: service => {
         this.#index.add(service);
         this.engines += countEngines(service.specification);
         this.#compile(service, 'service');
-        this.onChange();
+        this.changed({ kind: 'service-added', service: service.specification });
       },
       serviceEdited: (service, before) => {
         this.engines += countEngines(service.specification) - countEngines(before);
         if (before.scheduler !== service.specification.scheduler) service.plan = undefined;
         this.#compile(service, 'service');
-        this.onChange();
+        this.changed({ kind: 'service-edited', service: service.specification });
       },
       serviceDeleted: service => {
         this.#index.remove(service);
         this.engines -= countEngines(service.specification);
         this.#total.add(this.#countersOf(service));
         this.#tallies.delete(service);
-        this.onChange();
+        this.changed({ kind: 'service-deleted', service: service.key });
       },
-      localAddressesChanged: () => this.onChange(),
+      localAddressesChanged: ({ specification }) =>
+        this.changed({ kind: 'service-edited', service: specification }),
       destinationAdded: destination => {
-        this.#pool.add(destination);
-        // One that comes back brings its counters, which the service kept for it.
-        this.#tallyOf(destination.service).subtract(this.#pool.counters, destination.index * COUNTER_STRIDE);
-        if (isTranslated(destination)) this.translated++;
+        this.#take(destination);
         this.#compile(destination.service, 'add');
-        this.onChange();
+        this.#tell('destination-added', destination);
       },
       destinationEdited: destination => {
-        this.#pool.update(destination);
-        if (isTranslated(destination)) this.translated++;
+        this.#update(destination);
         this.#compile(destination.service, 'edit');
-        this.onChange();
+        this.#tell('destination-edited', destination);
       },
       destinationDeleted: (destination, last) => {
-        const { index, service } = destination;
-        this.#tallyOf(service).add(this.#pool.counters, index * COUNTER_STRIDE);
-        this.#pool.remove(destination, this.now);
-        if (this.#settings.expire_nodest_conn) this.#serversWentAt = this.now;
-        if (!last) this.#compile(service, 'delete');
-        this.onChange();
+        this.#release(destination);
+        if (last) return;
+        this.#compile(destination.service, 'delete');
+        this.#tellDeleted(destination);
       },
+      destinationsReplaced: (service, replacement) => this.#replace(service, replacement),
+      servicesArranged: () => this.changed({ kind: 'services-arranged' }),
     };
+  }
+
+  /** Gives a new destination its record. */
+  #take(destination: Destination): void {
+    this.#pool.add(destination);
+    // One that comes back brings its counters, which the service kept for it.
+    this.#tallyOf(destination.service).subtract(this.#pool.counters, destination.index * COUNTER_STRIDE);
+    if (isTranslated(destination)) this.translated++;
+  }
+
+  #update(destination: Destination): void {
+    this.#pool.update(destination);
+    if (isTranslated(destination)) this.translated++;
+  }
+
+  #release(destination: Destination): void {
+    this.#tallyOf(destination.service).add(this.#pool.counters, destination.index * COUNTER_STRIDE);
+    this.#pool.remove(destination, this.now);
+    if (this.#settings.expire_nodest_conn) this.#serversWentAt = this.now;
+  }
+
+  #replace(service: Service, { added, edited, deleted, arranged }: DestinationReplacement): void {
+    const taken: Destination[] = [];
+    try {
+      for (const destination of added) {
+        this.#take(destination);
+        taken.push(destination);
+      }
+    } catch (error) {
+      for (const destination of taken) this.#release(destination);
+      throw error;
+    }
+    for (const destination of edited) this.#update(destination);
+    for (const destination of deleted) this.#release(destination);
+    this.#compile(service, 'edit');
+    for (const destination of deleted) this.#tellDeleted(destination);
+    for (const destination of added) this.#tell('destination-added', destination);
+    for (const destination of edited) this.#tell('destination-edited', destination);
+    if (arranged) this.changed({ kind: 'destinations-arranged', service: service.key });
+  }
+
+  #tell(kind: 'destination-added' | 'destination-edited', { service, specification }: Destination): void {
+    this.changed({ kind, service: service.key, destination: specification });
+  }
+
+  #tellDeleted({ service, specification: { address, port } }: Destination): void {
+    this.changed({ kind: 'destination-deleted', service: service.key, address, port });
   }
 
   /** The services as they are, with their plans; not to be changed. */
   serviceObjects(): Iterable<Service> {
     return this.#table.services();
+  }
+
+  /** One service as it is; undefined if there is none. Not to be changed. */
+  serviceObject(key: ServiceKey): Service | undefined {
+    return this.#table.find(key);
+  }
+
+  /** A table with nothing in it, and the same checks: to try a configuration on. */
+  draft(): ServiceTable {
+    return new ServiceTable({ schedulers: SCHEDULER_NAMES, host: this.#host });
   }
 
   #compile(service: Service, change: PlanChange): void {
@@ -262,6 +334,16 @@ export class Administration implements VirtualServer {
     this.#table.deleteDestination(service, address, port);
   }
 
+  /** Gives a service exactly these destinations, newest first, in one step; see `ServiceTable.replaceDestinations`. */
+  replaceDestinations(service: ServiceKey, destinations: readonly DestinationSpecification[]): void {
+    this.#table.replaceDestinations(service, destinations);
+  }
+
+  /** Puts the services into an order: `serviceKeyText` of each, oldest first. */
+  arrange(names: readonly string[]): void {
+    this.#table.arrange(names);
+  }
+
   addLocalAddress(service: ServiceKey, address: string, interfaceName?: string): void {
     this.#table.addLocalAddress(service, address, interfaceName);
   }
@@ -271,13 +353,15 @@ export class Administration implements VirtualServer {
   }
 
   startSyncDaemon(daemon: SyncDaemon): void {
-    this.#table.startSyncDaemon(daemon);
+    const started = this.#table.startSyncDaemon(daemon);
     this.isBackup ||= daemon.role === 'backup';
+    this.changed({ kind: 'daemon-started', daemon: started });
   }
 
   stopSyncDaemon(role: SyncRole): void {
     this.#table.stopSyncDaemon(role);
     if (role === 'backup') this.isBackup = false;
+    this.changed({ kind: 'daemon-stopped', role });
   }
 
   syncDaemons(): SyncDaemon[] {
@@ -291,7 +375,7 @@ export class Administration implements VirtualServer {
   setTimeouts(timeouts: Timeouts): void {
     this.#table.setTimeouts(timeouts);
     this.#lifecycle.timeouts.set(timeouts);
-    this.onChange();
+    this.changed({ kind: 'timeouts', timeouts: this.#table.timeouts() });
   }
 
   zero(key?: ServiceKey): void {

@@ -25,7 +25,7 @@ import { Ftp } from './ftp.ts';
 import { IcmpErrors } from './icmp-errors.ts';
 import { Lifecycle } from './lifecycle.ts';
 import { LocalAddresses } from './local-addresses.ts';
-import { MarkRules } from './mark-rules.ts';
+import { formatMarkRule, MarkRules } from './mark-rules.ts';
 import type { Network } from './network.ts';
 import { Related } from './related.ts';
 import { Refused, Scheduling, setKey, setReplyKey } from './scheduling.ts';
@@ -87,8 +87,6 @@ export class Director {
   readonly destinations: DestinationTable;
   readonly settings: Settings;
   readonly pool: ServerPool;
-  /** Firewall marks by rule; may be replaced at any time. */
-  marks: MarkRules;
   /** Packets dropped, by `Drop`. */
   readonly drops = new Float64Array(DROP_NAMES.length);
   /** What FULLNAT did beyond forwarding: `fullnat.counts`. */
@@ -97,6 +95,7 @@ export class Director {
   readonly defence: Defence;
   /** FTP control connections: `ftp.expected`, `ftp.rewritten`. */
   readonly ftp: Ftp;
+  #marks: MarkRules;
   readonly #sip: SipTemplates;
   readonly #network: Network;
   readonly #errors: IcmpErrors;
@@ -123,7 +122,7 @@ export class Director {
         seed: options.random?.() ?? 0,
       });
     this.settings = { ...DEFAULT_SETTINGS, ...options.settings };
-    this.marks = options.marks ?? new MarkRules([]);
+    this.#marks = options.marks ?? new MarkRules([]);
     this.pool = new ServerPool(this.destinations, this.#network);
     this.#lifecycle = new Lifecycle(this.connections, this.pool, new TimeoutTable(this.connections.hz));
     this.#selector = new Selector(this.destinations, {
@@ -192,7 +191,7 @@ export class Director {
       scheduling: this.#scheduling,
       ftp: this.ftp,
       defence: this.defence,
-      marks: () => this.marks,
+      marks: () => this.#marks,
       beginsAnew: (slot, packet) =>
         isFirst(packet) && this.#isReplaceable(slot, this.connections.destination(slot)),
       standsBack: () => this.#standsBack(),
@@ -210,6 +209,17 @@ export class Director {
     this.settings[settingName(name)] = parseSetting(name, text);
     if (name === 'drop_entry' || name === 'drop_packet' || name === 'secure_tcp') this.defence.update();
     this.#applySettings();
+    this.administration.changed({ kind: 'setting', name, value: this.settings[settingName(name)] });
+  }
+
+  /** Firewall marks by rule; may be replaced at any time. */
+  get marks(): MarkRules {
+    return this.#marks;
+  }
+
+  set marks(marks: MarkRules) {
+    this.#marks = marks;
+    this.administration.changed({ kind: 'marks', rules: marks.rules.map(formatMarkRule) });
   }
 
   /** Hands on the settings that others keep a copy of. */
@@ -501,7 +511,7 @@ export class Director {
       if (chunk === SctpChunk.abort) return Verdict.pass;
       if (chunk !== SctpChunk.init && this.settings.sloppy_sctp === 0) return Verdict.pass;
     }
-    const mark = this.marks.markOf(packet, interfaceIndex);
+    const mark = this.#marks.markOf(packet, interfaceIndex);
     const service = this.#index.find(
       mark,
       packet.family === 6 ? 6 : 4,

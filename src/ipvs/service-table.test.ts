@@ -72,6 +72,8 @@ function table(listener?: Partial<ServiceTableListener>): ServiceTable {
       destinationAdded: ignore,
       destinationEdited: ignore,
       destinationDeleted: ignore,
+      destinationsReplaced: ignore,
+      servicesArranged: ignore,
       ...listener,
     },
   });

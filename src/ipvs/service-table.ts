@@ -5,11 +5,18 @@
  * The table knows nothing of packets. Its owner, the director, is told of each change while it happens and may refuse
  * it (by throwing), in which case nothing has changed. Counters come from the owner too.
  */
-import { type Family, familyOf, formatAddress, parseAddress, parseIpv4Address } from '../wire/address.ts';
+import { type Family, familyOf, formatAddress, parseAddress } from '../wire/address.ts';
 import { type LocalAddress, parseLocalAddress } from './local-addresses.ts';
 import type { Plan } from './plan.ts';
 import {
-  type ClientAddress,
+  canonicalKey,
+  isMulticast,
+  MAXIMUM_TIMEOUT,
+  ONE_PACKET_FULLNAT,
+  requireInteger,
+  ServiceChecks,
+} from './service-checks.ts';
+import {
   type DestinationSpecification,
   type DestinationStatus,
   IpvsError,
@@ -91,6 +98,18 @@ export interface ServiceTableListener {
   destinationEdited(destination: Destination, before: DestinationSpecification): void;
   /** @param last true while its whole service is being deleted: no plan needs to be compiled any more */
   destinationDeleted(destination: Destination, last: boolean): void;
+  /** Several at once; it has thrown before it changed anything, or not at all. */
+  destinationsReplaced(service: Service, replacement: DestinationReplacement): void;
+  servicesArranged(): void;
+}
+
+/** How the destinations of a service came to be what they are now. */
+export interface DestinationReplacement {
+  added: readonly Destination[];
+  edited: readonly Destination[];
+  deleted: readonly Destination[];
+  /** Those that stayed stand in another order. */
+  arranged: boolean;
 }
 
 /** Connections of a destination and its statistics. */
@@ -131,21 +150,8 @@ export interface ServiceTableOptions {
 /** Default timeouts of the kernel in seconds. */
 export const DEFAULT_TIMEOUTS: Timeouts = { tcp: 900, tcpFin: 120, udp: 300 };
 
-/** Largest timeout in seconds, of persistence and of `--set`: 31 days (ipvsadm.c). */
-export const MAXIMUM_TIMEOUT = 2_678_400;
-
-const GREATEST_INT = 0x7fff_ffff;
-
-const CLIENT_ADDRESSES: ReadonlySet<ClientAddress> = new Set([
-  'none',
-  'toa',
-  'proxy-v1',
-  'proxy-v2',
-] as const);
-
 export class ServiceTable {
-  readonly #schedulers: ReadonlySet<string>;
-  readonly #engines: ReadonlySet<string>;
+  readonly #checks: ServiceChecks;
   readonly #host: HostAddresses;
   readonly #listener: ServiceTableListener | undefined;
   /** By name, oldest first. */
@@ -156,8 +162,7 @@ export class ServiceTable {
   #mixedDestinations = 0;
 
   constructor(options: ServiceTableOptions) {
-    this.#schedulers = options.schedulers;
-    this.#engines = options.engines ?? new Set(['sip']);
+    this.#checks = new ServiceChecks(options.schedulers, options.engines ?? new Set(['sip']), options.host);
     this.#host = options.host;
     this.#listener = options.listener;
   }
@@ -195,7 +200,7 @@ export class ServiceTable {
     const canonical = { ...specification, key: canonicalKey(specification.key) };
     const name = serviceKeyText(canonical.key);
     if (this.#services.has(name)) throw new IpvsError('EEXIST', `service ${name} already exists`);
-    this.#checkService(canonical);
+    this.#checks.service(canonical);
     const service = new Service(
       canonical,
       'mark' in canonical.key ? undefined : parseAddress(canonical.key.address),
@@ -215,7 +220,7 @@ export class ServiceTable {
   edit(specification: ServiceSpecification): Service {
     const service = this.require(specification.key);
     const after = { ...specification, key: service.key };
-    this.#checkService(after);
+    this.#checks.service(after);
     if (after.onePacket && service.destinations.some(each => each.specification.method === 'fullnat')) {
       throw new IpvsError('EINVAL', ONE_PACKET_FULLNAT);
     }
@@ -248,12 +253,12 @@ export class ServiceTable {
   /** ESRCH (service), ERANGE, EEXIST, EINVAL (address not unicast, other family without a tunnel …). */
   addDestination(key: ServiceKey, specification: DestinationSpecification): Destination {
     const service = this.require(key);
-    const address = this.#checkDestination(service, specification);
+    const address = this.#checks.destination(service, specification, this.#syncDaemons.size > 0);
     const text = formatAddress(address);
     if (this.findDestination(service, text, specification.port)) {
       throw new IpvsError('EEXIST', `destination ${text} port ${specification.port} already exists`);
     }
-    if (!this.#isUnicast(address)) throw new IpvsError('EINVAL', `${text} is not a unicast address`);
+    if (!this.#checks.isUnicast(address)) throw new IpvsError('EINVAL', `${text} is not a unicast address`);
     const destination = new Destination(service, { ...specification, address: text }, address);
     service.destinations.unshift(destination);
     this.#countMixed(destination, 1);
@@ -270,7 +275,9 @@ export class ServiceTable {
   /** Replaces all properties of a destination. ESRCH (service), ERANGE, ENOENT, EINVAL. */
   editDestination(key: ServiceKey, specification: DestinationSpecification): Destination {
     const service = this.require(key);
-    const address = formatAddress(this.#checkDestination(service, specification));
+    const address = formatAddress(
+      this.#checks.destination(service, specification, this.#syncDaemons.size > 0),
+    );
     const destination = this.#requireDestination(service, address, specification.port);
     const before = destination.specification;
     const weightBefore = destination.lastWeight;
@@ -294,6 +301,83 @@ export class ServiceTable {
     service.destinations.splice(service.destinations.indexOf(destination), 1);
     this.#countMixed(destination, -1);
     this.#listener?.destinationDeleted(destination, false);
+  }
+
+  /**
+   * Gives a service exactly these destinations, in this order, newest first, in one step. Those it has already keep their
+   * objects, and with them connections and counters. ESRCH (service), ERANGE, EEXIST (one stands there twice), EINVAL.
+   */
+  replaceDestinations(key: ServiceKey, specifications: readonly DestinationSpecification[]): void {
+    const service = this.require(key);
+    const before = [...service.destinations];
+    const known = new Map(before.map(each => [destinationName(each.specification), each]));
+    const added: Destination[] = [];
+    const edited: { destination: Destination; specification: DestinationSpecification }[] = [];
+    const after = specifications.map(given => {
+      const address = this.#checks.destination(service, given, this.#syncDaemons.size > 0);
+      const specification = { ...given, address: formatAddress(address) };
+      const name = destinationName(specification);
+      const destination = known.get(name);
+      if (!destination) {
+        if (!this.#checks.isUnicast(address)) {
+          throw new IpvsError('EINVAL', `${specification.address} is not a unicast address`);
+        }
+        added.push(new Destination(service, specification, address));
+        return added.at(-1) as Destination;
+      }
+      if (!isSame(destination.specification, specification)) edited.push({ destination, specification });
+      return destination;
+    });
+    const staying = new Set(after);
+    if (new Set(after.map(each => destinationName(each.specification))).size < after.length) {
+      throw new IpvsError('EEXIST', `service ${service.name} has a destination twice`);
+    }
+    const deleted = before.filter(each => !staying.has(each));
+    const stayed = before.filter(each => staying.has(each));
+    const arranged = after.filter(each => !added.includes(each)).some((each, at) => each !== stayed[at]);
+    if (added.length + edited.length + deleted.length === 0 && !arranged) return;
+    const beforeEdit = edited.map(({ destination }) => [destination, destination.specification] as const);
+    const weights = edited.map(({ destination }) => destination.lastWeight);
+    for (const { destination, specification } of edited) {
+      destination.specification = specification;
+      if (specification.weight > 0) destination.lastWeight = specification.weight;
+    }
+    this.#setDestinations(service, after);
+    try {
+      const replacement = { added, edited: edited.map(each => each.destination), deleted, arranged };
+      this.#listener?.destinationsReplaced(service, replacement);
+    } catch (error) {
+      beforeEdit.forEach(([destination, specification], at) => {
+        destination.specification = specification;
+        destination.lastWeight = weights[at] as number;
+      });
+      this.#setDestinations(service, before);
+      throw error;
+    }
+  }
+
+  #setDestinations(service: Service, destinations: readonly Destination[]): void {
+    for (const each of service.destinations) this.#countMixed(each, -1);
+    service.destinations.splice(0, Number.POSITIVE_INFINITY, ...destinations);
+    for (const each of destinations) this.#countMixed(each, 1);
+  }
+
+  /**
+   * Puts the services into an order.
+   * @param names all of them, `serviceKeyText` of their keys, oldest first
+   */
+  arrange(names: readonly string[]): void {
+    let index = 0;
+    let isSameOrder = names.length === this.#services.size;
+    for (const name of this.#services.keys()) isSameOrder &&= name === names[index++];
+    if (isSameOrder) return;
+    const services = names.map(name => this.#services.get(name));
+    if (new Set(names).size !== this.#services.size || services.includes(undefined)) {
+      throw new IpvsError('EINVAL', 'an order of the services names each of them once');
+    }
+    this.#services.clear();
+    for (const service of services) if (service) this.#services.set(service.name, service);
+    this.#listener?.servicesArranged();
   }
 
   /** ESRCH, EEXIST, EINVAL (no address, not unicast, other family), ENODEV (no such interface). */
@@ -341,7 +425,7 @@ export class ServiceTable {
           `local address ${local.address} is not of IPv${family}, as its service is`,
         );
       }
-      if (!this.#isUnicast(local.bytes)) {
+      if (!this.#checks.isUnicast(local.bytes)) {
         throw new IpvsError('EINVAL', `local address ${local.address} is not a unicast address`);
       }
       if (local.interfaceName !== '' && this.#host.interfaceMtu(local.interfaceName) === undefined) {
@@ -466,118 +550,14 @@ export class ServiceTable {
   #countMixed(destination: Destination, change: number): void {
     if (destination.family !== destination.service.family) this.#mixedDestinations += change;
   }
-
-  #checkService(service: ServiceSpecification): void {
-    // "none" is the kernel's word for a service without a scheduler: nothing new is scheduled.
-    if (service.scheduler !== 'none' && !this.#schedulers.has(service.scheduler)) {
-      throw new IpvsError('ENOENT', `no scheduler ${service.scheduler}`);
-    }
-    if (service.persistenceEngine !== '' && !this.#engines.has(service.persistenceEngine)) {
-      throw new IpvsError('ENOENT', `no persistence engine ${service.persistenceEngine}`);
-    }
-    requireInteger('persistence timeout', service.persistenceTimeout, 0, MAXIMUM_TIMEOUT, 'EINVAL');
-    requireInteger('scheduler flags', service.schedulerFlags, 0, 0x38, 'EINVAL');
-    const mask = service.persistenceNetmask;
-    const family = 'mark' in service.key ? service.key.family : familyOf(service.key.address);
-    const isMask =
-      family === 4
-        ? parseIpv4Address(mask) !== undefined
-        : /^[1-9][0-9]{0,2}$/.test(mask) && Number(mask) <= 128;
-    if (!isMask) throw new IpvsError('EINVAL', `"${mask}" is not a netmask of IPv${family}`);
-    const { clientAddress } = service;
-    if (clientAddress === undefined) return;
-    if (!CLIENT_ADDRESSES.has(clientAddress)) {
-      throw new IpvsError('EINVAL', `"${clientAddress}" is not one of ${[...CLIENT_ADDRESSES].join(', ')}`);
-    }
-    if (clientAddress !== 'none' && !('mark' in service.key) && service.key.protocol !== 'tcp') {
-      throw new IpvsError('EINVAL', `${clientAddress} tells the client's address to TCP servers only`);
-    }
-  }
-
-  /** Everything but whether its address is unicast; returns the address. */
-  #checkDestination(service: Service, destination: DestinationSpecification): Uint8Array {
-    const address = parseAddress(destination.address);
-    if (!address) throw new IpvsError('EINVAL', `"${destination.address}" is not an IP address`);
-    requireInteger('port', destination.port, 0, 65535, 'EINVAL');
-    requireInteger('weight', destination.weight, 0, GREATEST_INT, 'ERANGE');
-    requireInteger('upper threshold', destination.upperThreshold, 0, GREATEST_INT, 'ERANGE');
-    requireInteger('lower threshold', destination.lowerThreshold, 0, GREATEST_INT, 'ERANGE');
-    if ((address.length === 4 ? 4 : 6) !== service.family) {
-      if (this.#syncDaemons.size > 0) {
-        throw new IpvsError(
-          'EINVAL',
-          'a server of another family cannot be synchronised: stop the daemon first',
-        );
-      }
-      if (destination.method !== 'tunnel') {
-        throw new IpvsError('EINVAL', 'a server of another family than its service needs a tunnel');
-      }
-    }
-    if (destination.lowerThreshold > destination.upperThreshold) {
-      throw new IpvsError('ERANGE', 'the lower threshold is above the upper one');
-    }
-    if (destination.method === 'fullnat') {
-      if (service.specification.onePacket) throw new IpvsError('EINVAL', ONE_PACKET_FULLNAT);
-      if (this.#host.isLocal(address)) {
-        throw new IpvsError(
-          'EINVAL',
-          `${formatAddress(address)} is the director's own: its answers to a local address would not pass the director`,
-        );
-      }
-    }
-    requireInteger('tunnel port', destination.tunnelPort, 0, 65535, 'EINVAL');
-    if (destination.tunnelType === 'gue' && destination.tunnelPort === 0) {
-      throw new IpvsError('EINVAL', 'a GUE tunnel needs a port');
-    }
-    return address;
-  }
-
-  /** Addresses a server may have (inet_addr_type, ipv6_addr_type): one's own or unicast, not link-local. */
-  #isUnicast(address: Uint8Array): boolean {
-    if (this.#host.isLocal(address)) return true;
-    if (isMulticast(address)) return false;
-    if (address.length === 4) {
-      return (
-        address.some(byte => byte !== 0) &&
-        address.some(byte => byte !== 0xff) &&
-        !this.#host.isBroadcast(address)
-      );
-    }
-    const isUnspecified = address.every(byte => byte === 0);
-    const isLinkLocal = address[0] === 0xfe && ((address[1] as number) & 0xc0) === 0x80;
-    return !isUnspecified && !isLinkLocal && !formatAddress(address).startsWith('::ffff:');
-  }
 }
 
-const ONE_PACKET_FULLNAT =
-  'one-packet scheduling forgets a connection before its answer, which FULLNAT has to translate';
-
-/** The key with its address in canonical text; EINVAL if it names no service that can be. */
-function canonicalKey(key: ServiceKey): ServiceKey {
-  if ('mark' in key) {
-    requireInteger('firewall mark', key.mark, 1, 0xffff_ffff, 'EINVAL');
-    return key;
-  }
-  const address = parseAddress(key.address);
-  if (!address) throw new IpvsError('EINVAL', `"${key.address}" is not an IP address`);
-  requireInteger('port', key.port, 0, 65535, 'EINVAL');
-  const text = formatAddress(address);
-  return text === key.address ? key : { ...key, address: text };
+/** Unique among the destinations of a service. */
+function destinationName({ address, port }: DestinationSpecification): string {
+  return `${address} ${port}`;
 }
 
-function isMulticast(address: Uint8Array): boolean {
-  const first = address[0] as number;
-  return address.length === 4 ? first >> 4 === 14 : first === 0xff;
-}
-
-function requireInteger(
-  name: string,
-  value: number,
-  least: number,
-  greatest: number,
-  code: 'EINVAL' | 'ERANGE',
-): void {
-  if (!Number.isInteger(value) || value < least || value > greatest) {
-    throw new IpvsError(code, `${name} ${value} is not a whole number from ${least} to ${greatest}`);
-  }
+function isSame(one: DestinationSpecification, other: DestinationSpecification): boolean {
+  const names = Object.keys(one) as (keyof DestinationSpecification)[];
+  return names.every(name => one[name] === other[name]);
 }

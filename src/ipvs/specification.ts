@@ -4,7 +4,7 @@
  *
  * Addresses are canonical text (`formatAddress`), ports and marks host numbers.
  */
-import type { Family } from '../wire/address.ts';
+import { type Family, formatAddress, parseAddress } from '../wire/address.ts';
 
 export type ProtocolName = 'tcp' | 'udp' | 'sctp';
 
@@ -218,4 +218,17 @@ export function serviceKeyText(key: ServiceKey): string {
   if ('mark' in key) return `${key.family === 4 ? 'fwm' : 'fwm6'} ${key.mark}`;
   const address = key.address.includes(':') ? `[${key.address}]` : key.address;
   return `${key.protocol} ${address}:${key.port}`;
+}
+
+/** The key that `serviceKeyText` wrote so; undefined if the text is none. */
+export function parseServiceKey(text: string): ServiceKey | undefined {
+  const [, kind = '', rest = ''] = /^(tcp|udp|sctp|fwm|fwm6) (\S+)$/.exec(text) ?? [];
+  if (kind === 'fwm' || kind === 'fwm6') {
+    const mark = /^[0-9]{1,10}$/.test(rest) ? Number(rest) : 0;
+    return mark >= 1 && mark <= 0xffff_ffff ? { mark, family: kind === 'fwm' ? 4 : 6 } : undefined;
+  }
+  const [, six, four, digits = ''] = /^(?:\[(.*)\]|([^:]*)):([0-9]{1,5})$/.exec(rest) ?? [];
+  const address = parseAddress(six ?? four ?? '');
+  if (!address || (address.length === 16) !== (six !== undefined) || Number(digits) > 65535) return undefined;
+  return { protocol: kind as ProtocolName, address: formatAddress(address), port: Number(digits) };
 }

@@ -5,7 +5,9 @@ import { listAllServices, listOneService, saveServices } from './listing/service
 import { listDaemons, listTimeouts } from './listing/settings.ts';
 import { errorMessage } from './messages.ts';
 import type { NameService } from './names.ts';
+import { type CommandName, LEGALITY, OPTIONS } from './options.ts';
 import { type Command, Exit, OptionError, PLAIN_FORMAT, parseCommand, tryHelp } from './parse.ts';
+import { PoptReader } from './popt.ts';
 import { splitRestoreInput } from './restore.ts';
 
 export interface IpvsadmResult {
@@ -32,6 +34,16 @@ export function runIpvsadm(
   else run.runLine(parseLine(words, names), stdin);
   return { status: run.status, stdout: run.stdout, stderr: run.stderr };
 }
+
+/** True if the command line prints at most, and changes nothing whatever it is. */
+export function isListing(words: readonly string[]): boolean {
+  const result = new PoptReader(OPTIONS, words).next();
+  return result.kind !== 'option' || !CHANGING.has(result.tag);
+}
+
+const CHANGING: ReadonlySet<string> = new Set(
+  (Object.keys(LEGALITY) as CommandName[]).filter(name => name !== 'list' && name !== 'save'),
+);
 
 function parseLine(words: readonly string[], names: NameService): Command | Exit | OptionError {
   try {

@@ -138,9 +138,9 @@ export class Paths {
     this.#plain = new Path(settings, seed);
     this.#accelerated = new Path(settings, seed, bed);
     this.#configuration = new ProgramConfiguration(bed.fastPath, this.#accelerated.director);
-    this.#accelerated.director.administration.onChange = () => {
+    this.#accelerated.director.administration.observe(() => {
       this.#isCurrent = false;
-    };
+    });
   }
 
   /** What the director alone sent for the last frame. */

@@ -24,6 +24,7 @@ const ifNameToIndex = libc.func('uint if_nametoindex(str name)');
 const ifIndexToName = libc.func('str if_indextoname(uint index, _Out_ void *name)');
 const flock = libc.func('int flock(int fd, int operation)');
 const ioctl = libc.func('int ioctl(int fd, ulong request, void *argument)');
+const clockGetres = libc.func('int clock_getres(int clock, void *resolution)');
 const strerror = libc.func('str strerror(int number)');
 
 const PROT_READ_WRITE = 3;
@@ -35,6 +36,7 @@ const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 const MSG_DONTWAIT = 0x40;
 const LOCK_EXCLUSIVE_NONBLOCKING = 6;
 const SOCK_DATAGRAM = 2;
+const CLOCK_MONOTONIC_COARSE = 6;
 const CLONE_NEWNET = 0x40000000;
 
 export const AddressFamily = { internet: 2, packet: 17, xdp: 44 } as const;
@@ -131,6 +133,14 @@ export function mapAnonymous(length: number): { memory: ArrayBuffer; pointer: bi
   ) as bigint;
   if (pointer === MAP_FAILED) throw new SystemError(`mapping ${length} bytes of memory`, koffi.errno());
   return { memory: koffi.view(pointer, length), pointer };
+}
+
+/** The kernel's ticks a second (CONFIG_HZ): a tick is what the coarse clocks advance by (clock_getres(2)). */
+export function tickFrequency(): number {
+  const resolution = new DataView(new ArrayBuffer(16));
+  checked(clockGetres(CLOCK_MONOTONIC_COARSE, resolution.buffer), 'reading the length of a tick');
+  const nanoseconds = Number(resolution.getBigInt64(0, true)) * 1e9 + Number(resolution.getBigInt64(8, true));
+  return Math.round(1e9 / nanoseconds);
 }
 
 /** Mounts a file system of `type` at an existing directory. */

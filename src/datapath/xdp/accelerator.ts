@@ -43,7 +43,7 @@ export class XdpAccelerator {
   serve(director: Director): void {
     this.#director = director;
     this.#configuration = new ProgramConfiguration(this.#bed.fastPath, director);
-    director.administration.onChange = () => this.changed();
+    director.administration.observe(() => this.changed());
   }
 
   /** The configuration or a way changed. */

@@ -52,6 +52,11 @@ export const ControlFlag = {
   marks: 16,
   /** There are servers whose replies are translated. */
   translates: 32,
+  /** A SYN on a connection that is over begins a new one (`conn_reuse_mode`); `reuseFinWait`: its bit 2. */
+  reuse: 64,
+  reuseFinWait: 128,
+  /** A SYN on a connection whose server is quiesced begins a new one (`expire_nodest_conn`). */
+  expireNodest: 256,
 } as const;
 
 /** Byte offsets in `struct tunnel`. */

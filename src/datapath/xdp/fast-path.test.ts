@@ -333,6 +333,7 @@ describe('the program', { skip }, () => {
     const timeouts = TCP_TIMEOUTS.map(seconds => seconds * connections.hz);
     for (let state = 0; state < TCP_TIMEOUTS.length; state++) {
       for (const flags of [
+        TcpFlag.syn,
         TcpFlag.fin | TcpFlag.ack,
         TcpFlag.fin,
         TcpFlag.ack,
@@ -386,7 +387,6 @@ describe('the program', { skip }, () => {
     const slot = enter(TcpState.established);
     const good = { frame: segment(TcpFlag.ack) };
     assert.equal(fastPath.run(good).verdict, XdpVerdict.transmit);
-    goesUp(segment(TcpFlag.syn));
     goesUp(segment(TcpFlag.ack, { ttl: 1 }));
     goesUp(segment(TcpFlag.ack, { payload: 1500 }));
     for (const flag of [DestinationFlag.resolved, DestinationFlag.available]) {

@@ -39,9 +39,10 @@ import {
   lockFile,
   mountFileSystem,
   SystemError,
+  tickFrequency,
   unmountFileSystem,
 } from '../ffi/libc.ts';
-import { type ClockReading, measureFrequency } from './clock.ts';
+import type { ClockReading } from './clock.ts';
 import {
   ControlRecord,
   INTERFACE_BYTES,
@@ -99,7 +100,7 @@ export interface FastPathOptions {
   destinationCapacity?: number;
   /** Most services and VIPs, likewise. Default 1024. */
   serviceCapacity?: number;
-  /** Ticks a second, for tests that stop the clock; measured if missing. */
+  /** Ticks a second, for tests that stop the clock; the kernel's if missing. */
   hz?: number;
   /** The compiled object. Default: the one that belongs to this installation. */
   object?: string;
@@ -347,7 +348,7 @@ export class FastPath {
     const control = this.control;
     if (control.version === 0) {
       control.seed = randomBytes(4).readUInt32LE();
-      control.hz = hz ?? measureFrequency(() => this.readClock());
+      control.hz = hz ?? tickFrequency();
       control.setTcpTable(TCP_TABLE);
       control.version = LAYOUT_VERSION;
     }

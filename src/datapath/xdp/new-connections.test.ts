@@ -241,4 +241,112 @@ describe('new connections', { skip }, () => {
       fastPath.remove();
     }
   });
+
+  /** The states of the connections of a flow; more than one would be a duplicate. */
+  function statesOf(flow: number): number[] {
+    const { connections } = director;
+    const found: number[] = [];
+    for (let slot = 0; slot < connections.highWater; slot++) {
+      const raw = connections.ports(slot) & 0xffff;
+      if (connections.isUsed(slot) && (((raw & 0xff) << 8) | (raw >>> 8)) === 1024 + flow)
+        found.push(connections.state(slot));
+    }
+    return found;
+  }
+
+  for (const method of ['gate', 'masq', 'tunnel'] as const) {
+    test(`a SYN on a connection that is over begins a new one, without the director (${method})`, () => {
+      open('rr', method);
+      try {
+        const { destinations } = director;
+        const bound = (): number[] =>
+          [0, 1, 2].map(index => destinations.active(index) + destinations.inactive(index));
+        for (const flow of [0, 1, 2]) assert.ok(run(flow, TcpFlag.syn));
+        assert.deepEqual(bound(), [1, 1, 1]);
+        const first = director.connections.destination(director.connections.highWater - 1);
+        assert.ok(run(2, TcpFlag.ack));
+        assert.ok(run(2, TcpFlag.rst));
+        assert.deepEqual(statesOf(2), [TcpState.close]);
+        // Turns go on: the closed flow is given to the next server, and counted there alone.
+        assert.ok(run(2, TcpFlag.syn), 'the program itself');
+        assert.deepEqual(statesOf(2), [TcpState.synReceived]);
+        assert.equal(director.connections.size, 3);
+        assert.deepEqual([...bound()].sort(), [0, 1, 2]);
+        assert.equal(bound()[first], 0);
+        configuration.takeCounts();
+        assert.equal(director.administration.services()[0]?.statistics.connections, 4);
+        // The director finds what the program made, and everything ends.
+        packet.load(segment(2, TcpFlag.ack));
+        director.process(packet, LOOPBACK, NOW);
+        assert.deepEqual(statesOf(2), [TcpState.established]);
+        director.expire(NOW + 3_600_000);
+        assert.deepEqual(bound(), [0, 0, 0]);
+      } finally {
+        fastPath.remove();
+      }
+    });
+  }
+
+  test('a SYN on a connection that goes on is forwarded on it', () => {
+    open('rr', 'gate');
+    try {
+      assert.ok(run(0, TcpFlag.syn));
+      assert.ok(run(0, TcpFlag.syn), 'sent again');
+      assert.ok(run(0, TcpFlag.ack));
+      assert.ok(run(0, TcpFlag.fin | TcpFlag.ack));
+      assert.deepEqual(statesOf(0), [TcpState.finWait]);
+      // conn_reuse_mode 1 does not take it for over, 3 does.
+      assert.ok(run(0, TcpFlag.syn));
+      assert.deepEqual(statesOf(0), [TcpState.synReceived]);
+      const connections = (): number | undefined => {
+        configuration.takeCounts();
+        return director.administration.services()[0]?.statistics.connections;
+      };
+      assert.equal(connections(), 1);
+      assert.ok(run(0, TcpFlag.ack));
+      assert.ok(run(0, TcpFlag.fin | TcpFlag.ack));
+      director.set('conn_reuse_mode', '3');
+      configuration.write();
+      assert.ok(run(0, TcpFlag.syn));
+      assert.equal(connections(), 2);
+      assert.equal(director.connections.size, 1);
+      // Without reuse every SYN goes with the connection.
+      assert.ok(run(0, TcpFlag.rst));
+      director.set('conn_reuse_mode', '0');
+      configuration.write();
+      assert.ok(run(0, TcpFlag.syn));
+      assert.equal(connections(), 2);
+    } finally {
+      fastPath.remove();
+    }
+  });
+
+  test('with expire_nodest_conn a SYN leaves a server that is quiesced', () => {
+    open('rr', 'gate');
+    try {
+      assert.ok(run(0, TcpFlag.syn));
+      assert.ok(run(0, TcpFlag.ack));
+      const [slot] = [...Array(director.connections.highWater).keys()].filter(each =>
+        director.connections.isUsed(each),
+      );
+      const quiesced = director.connections.destination(slot as number);
+      const server = director.administration
+        .services()[0]
+        ?.destinations.find(
+          ({ address }) => address === director.pool.owners[quiesced]?.specification.address,
+        );
+      assert.ok(server);
+      director.administration.editDestination(SERVICE, { ...server, weight: 0 });
+      configuration.write();
+      assert.ok(run(0, TcpFlag.syn));
+      assert.equal(director.destinations.active(quiesced), 1);
+      director.set('expire_nodest_conn', '1');
+      configuration.write();
+      assert.ok(run(0, TcpFlag.syn));
+      assert.equal(director.destinations.active(quiesced) + director.destinations.inactive(quiesced), 0);
+      assert.equal(director.connections.size, 1);
+    } finally {
+      fastPath.remove();
+    }
+  });
 });

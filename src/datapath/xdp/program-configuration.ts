@@ -195,6 +195,9 @@ export class ProgramConfiguration {
       (this.#servers.length > 0 ? ControlFlag.translates : 0) |
       (settings.pmtu_disc ? ControlFlag.pathDiscovery : 0) |
       (settings.expire_quiescent_template ? ControlFlag.expireQuiescent : 0) |
+      (settings.conn_reuse_mode ? ControlFlag.reuse : 0) |
+      (settings.conn_reuse_mode & 2 ? ControlFlag.reuseFinWait : 0) |
+      (settings.expire_nodest_conn ? ControlFlag.expireNodest : 0) |
       (this.#director.defence.dropRate > 0 || this.#hasMarks ? ControlFlag.noNew : 0);
     this.#isSecure = this.#director.isTcpSecure;
     control.setTcpTable(this.#isSecure ? SECURE_TCP_TABLE : TCP_TABLE);

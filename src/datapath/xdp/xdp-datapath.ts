@@ -103,7 +103,7 @@ export class XdpDatapath implements Datapath {
     });
     this.#configuration = new ProgramConfiguration(fastPath, this.director);
     if (fastPath.adopted) this.#adopt();
-    this.director.administration.onChange = () => this.#scheduleSync();
+    this.director.administration.observe(() => this.#scheduleSync());
     this.network.onChange = () => {
       this.director.resolveNextHops();
       this.#configureInterfaces();
