@@ -1,5 +1,5 @@
 /**
- * Compiles the XDP program: `node bpf/build.ts [directory]`. Does nothing if the object is newer than every source.
+ * Compiles the BPF programs: `node bpf/build.ts [directory]`. Leaves an object alone that is newer than its sources.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
@@ -7,28 +7,40 @@ import { dirname, join } from 'node:path';
 import { arch } from 'node:process';
 
 const sources = import.meta.dirname;
+/** The objects that belong to an installation: source and what it is compiled with, by their names. */
+const OBJECTS: Record<string, { source: string; defines: readonly string[] }> = {
+  'dirigo.bpf.o': { source: 'dirigo.bpf.c', defines: [] },
+};
+/** Every object that `npm run build:bpf` makes. */
+export const OBJECT_NAMES: readonly string[] = Object.keys(OBJECTS);
+
 const architectures: Record<string, string> = { x64: 'x86_64', arm64: 'aarch64', riscv64: 'riscv64' };
 
 /**
- * Brings the object up to date and returns its path.
+ * Brings an object up to date and returns its path.
  * @param directory where it goes, default beside the sources
+ * @param name one of those that belong to an installation
  * @throws Error with what is missing or the compiler's words
  */
-export function buildBpf(directory = sources): string {
-  const object = join(directory, 'dirigo.bpf.o');
-  const inputs = readdirSync(sources).filter(name => /\.[ch]$|^build\.ts$/.test(name));
-  return compileBpf(
-    join(sources, 'dirigo.bpf.c'),
-    inputs.map(name => join(sources, name)),
-    object,
-  );
+export function buildBpf(directory = sources, name = 'dirigo.bpf.o'): string {
+  const object = OBJECTS[name];
+  if (!object) throw new Error(`there is no BPF object ${name}`);
+  const source = join(sources, object.source);
+  const beside = readdirSync(dirname(source)).filter(input => /\.h$/.test(input));
+  const inputs = [source, join(sources, 'build.ts'), ...beside.map(input => join(dirname(source), input))];
+  return compileBpf(source, inputs, join(directory, name), object.defines);
 }
 
 /**
  * Compiles a BPF program unless the object is newer than all inputs, and returns the object's path.
  * @throws Error with what is missing or the compiler's words
  */
-export function compileBpf(source: string, inputs: readonly string[], object: string): string {
+export function compileBpf(
+  source: string,
+  inputs: readonly string[],
+  object: string,
+  defines: readonly string[] = [],
+): string {
   const newest = Math.max(...inputs.map(input => statSync(input).mtimeMs));
   if (existsSync(object) && statSync(object).mtimeMs >= newest) return object;
 
@@ -41,6 +53,7 @@ export function compileBpf(source: string, inputs: readonly string[], object: st
     [
       ...['-g', '-O2', '-target', 'bpf', '-mcpu=v3', '-Wall', '-Wextra', '-Werror'],
       '-Wno-unused-parameter',
+      ...defines.map(name => `-D${name}`),
       ...(existsSync(multiarch) ? [`-I${multiarch}`] : []),
       ...['-c', source, '-o', draft],
     ],
@@ -48,7 +61,7 @@ export function compileBpf(source: string, inputs: readonly string[], object: st
   );
   if (compiled.error) {
     throw new Error(
-      'building the XDP program needs clang: install it (Debian: apt-get install clang libbpf-dev)',
+      'building the BPF programs needs clang: install it (Debian: apt-get install clang libbpf-dev)',
     );
   }
   if (compiled.status !== 0) {
@@ -56,7 +69,7 @@ export function compileBpf(source: string, inputs: readonly string[], object: st
     const advice = /bpf_helpers\.h.*not found|linux\/.*not found/.test(compiled.stderr)
       ? "libbpf's headers are missing: install them (Debian: apt-get install libbpf-dev)\n"
       : '';
-    throw new Error(`building the XDP program failed\n${advice}${compiled.stderr.trim()}`);
+    throw new Error(`building ${source} failed\n${advice}${compiled.stderr.trim()}`);
   }
   renameSync(draft, object);
   return object;
@@ -64,7 +77,7 @@ export function compileBpf(source: string, inputs: readonly string[], object: st
 
 if (import.meta.main) {
   try {
-    buildBpf(process.argv[2]);
+    for (const name of OBJECT_NAMES) buildBpf(process.argv[2], name);
   } catch (error) {
     console.error(`dirigo: ${(error as Error).message}`);
     process.exitCode = 1;

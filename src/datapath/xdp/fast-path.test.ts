@@ -501,7 +501,7 @@ describe('what is missing', { skip }, () => {
     const directory = `/sys/fs/bpf/dirigo-test-${process.pid}-none`;
     assert.throws(
       () => new FastPath({ directory, object: '/nowhere/dirigo.bpf.o' }),
-      /the XDP program \/nowhere\/dirigo.bpf.o is missing: run `npm run build:bpf`/,
+      /the BPF object \/nowhere\/dirigo.bpf.o is missing: run `npm run build:bpf`/,
     );
     assert.equal(existsSync(directory), false);
   });

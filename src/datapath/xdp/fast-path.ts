@@ -7,21 +7,18 @@
  * `link_INDEX_MODE`.
  */
 import { randomBytes } from 'node:crypto';
-import {
-  closeSync,
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  rmdirSync,
-  statfsSync,
-  unlinkSync,
-} from 'node:fs';
-import { dirname, join } from 'node:path';
+import { closeSync, existsSync, readdirSync, readlinkSync, rmdirSync, unlinkSync } from 'node:fs';
+import { join } from 'node:path';
 import { bucketCount, type ConnectionMemory } from '../../ipvs/connections.ts';
 import { TCP_TABLE } from '../../ipvs/tcp-states.ts';
 import type { Family } from '../../wire/address.ts';
+import {
+  installedObject,
+  isBpfFileSystem,
+  isMountPoint,
+  prepareBpfDirectory,
+  readObject,
+} from '../bpf-files.ts';
 import {
   BpfLink,
   BpfMap,
@@ -37,7 +34,6 @@ import {
   interfaceIndex,
   interfaceName,
   lockFile,
-  mountFileSystem,
   SystemError,
   tickFrequency,
   unmountFileSystem,
@@ -60,8 +56,6 @@ export const DEFAULT_DIRECTORY = '/sys/fs/bpf/dirigo';
 const EXTENDED_SHARE = 0.5;
 /** Blocks of 64 bytes for selection plans. */
 const PLAN_BLOCKS = 32768;
-
-const BPF_FILE_SYSTEM = 0xcafe4a11;
 
 /** Maps that outlive the daemon. */
 const PINNED = [
@@ -127,48 +121,8 @@ export interface AttachedInterface {
   mode: XdpMode;
 }
 
-/** The compiled object: beside the sources in a checkout, under dist/ in a package. */
 export function defaultObject(): string {
-  const candidates = ['../../../bpf/dirigo.bpf.o', '../../bpf/dirigo.bpf.o'].map(path =>
-    join(import.meta.dirname, path),
-  );
-  return candidates.find(existsSync) ?? (candidates[0] as string);
-}
-
-function readObject(path: string): Uint8Array {
-  try {
-    return readFileSync(path);
-  } catch {
-    throw new Error(
-      `the XDP program ${path} is missing: run \`npm run build:bpf\` (needs clang and libbpf-dev)`,
-    );
-  }
-}
-
-function isBpfFileSystem(path: string): boolean {
-  return existsSync(path) && statfsSync(path).type === BPF_FILE_SYSTEM;
-}
-
-/** Makes the directory, mounting a BPF file system where there is none. */
-function prepareDirectory(directory: string): void {
-  if (isBpfFileSystem(directory)) return;
-  let existing = dirname(directory);
-  while (!existsSync(existing)) existing = dirname(existing);
-  if (!isBpfFileSystem(existing)) {
-    // /sys/fs/bpf is where everybody expects it; elsewhere the directory itself becomes the mount point.
-    if (directory.startsWith('/sys/')) mountFileSystem('bpf', '/sys/fs/bpf');
-    else {
-      mkdirSync(directory, { recursive: true });
-      mountFileSystem('bpf', directory);
-      return;
-    }
-  }
-  mkdirSync(directory, { recursive: true, mode: 0o700 });
-}
-
-/** True if the directory is a mount point of its own. */
-function isMountPoint(directory: string): boolean {
-  return isBpfFileSystem(directory) && !isBpfFileSystem(dirname(directory));
+  return installedObject('dirigo.bpf.o');
 }
 
 const linkPattern = /^link_(\d+)_(native|generic)$/;
@@ -246,7 +200,7 @@ export class FastPath {
     this.#cpus = possibleCpus();
     const before = isBpfFileSystem(this.directory) ? readdirSync(this.directory) : undefined;
     this.adopted = before?.includes('connections') ?? false;
-    prepareDirectory(this.directory);
+    prepareBpfDirectory(this.directory);
     if (!lockFile(this.directory, fd => (this.#lock = fd))) {
       throw new Error(
         `another daemon is using ${this.directory}: stop it, or give this one a directory of its own`,
