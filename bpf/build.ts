@@ -10,6 +10,7 @@ const sources = import.meta.dirname;
 /** The objects that belong to an installation: source and what it is compiled with, by their names. */
 const OBJECTS: Record<string, { source: string; defines: readonly string[] }> = {
   'dirigo.bpf.o': { source: 'dirigo.bpf.c', defines: [] },
+  'dirigo-tap.bpf.o': { source: 'dirigo.bpf.c', defines: ['TAP'] },
 };
 /** Every object that `npm run build:bpf` makes. */
 export const OBJECT_NAMES: readonly string[] = Object.keys(OBJECTS);

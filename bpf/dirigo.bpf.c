@@ -20,6 +20,9 @@
 #include "ways.h"
 #include "insert.h"
 #include "select.h"
+#ifdef TAP
+#include "tap.h"
+#endif
 
 /* Not a verdict yet: begin() goes on with the packet. */
 #define BEGIN -2
@@ -490,8 +493,13 @@ static __always_inline int receive(struct xdp_md *ctx)
 	return XDP_PASS;
 }
 
-SEC("xdp.frags")
-int dirigo(struct xdp_md *ctx)
+#ifdef TAP
+#define DIRECT __noinline
+#else
+#define DIRECT __always_inline
+#endif
+
+static DIRECT int direct(struct xdp_md *ctx)
 {
 	int outcome = receive(ctx);
 	struct interface *interface;
@@ -501,6 +509,21 @@ int dirigo(struct xdp_md *ctx)
 	bpf_tail_call(ctx, &programs, PROGRAM_BEGIN);
 	interface = find_interface(ctx->ingress_ifindex);
 	return interface ? to_director(ctx, interface, REASON_NO_CONNECTION) : XDP_DROP;
+}
+
+SEC("xdp.frags")
+int dirigo(struct xdp_md *ctx)
+{
+#ifdef TAP
+	int verdict;
+
+	tap_before(ctx);
+	verdict = direct(ctx);
+	tap_after(ctx, verdict);
+	return verdict;
+#else
+	return direct(ctx);
+#endif
 }
 
 /* Sends the first packet of a connection, or leaves that to the director, who finds the connection. */

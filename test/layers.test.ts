@@ -15,9 +15,9 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   ipvsadm: ['wire', 'ipvs'],
   lan: ['wire', 'ipvs', 'arp'],
   replay: ['wire', 'ipvs', 'ipvsadm', 'capture'],
-  datapath: ['wire', 'ipvs', 'ipvsadm'],
+  datapath: ['wire', 'ipvs', 'ipvsadm', 'capture'],
   guard: ['wire', 'arp', 'datapath'],
-  control: ['wire', 'ipvs', 'ipvsadm', 'arp', 'datapath', 'guard'],
+  control: ['wire', 'ipvs', 'ipvsadm', 'arp', 'capture', 'datapath', 'guard'],
   session: ['wire', 'ipvs', 'ipvsadm', 'capture', 'lan'],
   cli: [
     'wire',

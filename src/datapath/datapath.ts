@@ -2,7 +2,9 @@
  * Where a director stands: what brings it packets and takes them away. The daemon holds one of these and knows nothing
  * else of it; `virtual.ts` and `xdp/` implement it.
  */
+import type { CapturedFrame } from '../capture/frame.ts';
 import type { Director } from '../ipvs/director.ts';
+import type { Observation, ObservationOptions } from './observation.ts';
 
 export type DatapathKind = 'virtual' | 'xdp';
 
@@ -31,6 +33,12 @@ export interface Datapath {
   /** Ends it; safe to call twice, and before `start`. */
   stop(options: StopOptions): Promise<void>;
   status(): DatapathStatus;
+  /**
+   * Shows frames as they come to the director and as they leave, with what was decided, from now until it is closed.
+   * Missing: this data path has no frames.
+   * @throws Error whose message is one line: the filter is wrong, or it cannot be done now
+   */
+  observe?(options: ObservationOptions, show: (frame: CapturedFrame) => void): Observation;
   /** The number of an interface of the director's host; undefined if it has none of this name. */
   interfaceIndex(name: string): number | undefined;
 }

@@ -32,6 +32,10 @@ interface Functions {
   pop: Foreign;
   testRun: Foreign;
   possibleCpus: Foreign;
+  initialValue: Foreign;
+  setAutoload: Foreign;
+  nextProgram: Foreign;
+  programName: Foreign;
 }
 
 let loaded: Functions | undefined;
@@ -71,6 +75,10 @@ function libbpf(): Functions {
     pop: func('int bpf_map_lookup_and_delete_elem(int fd, const void *key, void *value)'),
     testRun: func('int bpf_prog_test_run_opts(int fd, void *options)'),
     possibleCpus: func('int libbpf_num_possible_cpus()'),
+    initialValue: func('void *bpf_map__initial_value(void *map, _Out_ size_t *size)'),
+    nextProgram: func('void *bpf_object__next_program(void *object, void *program)'),
+    programName: func('str bpf_program__name(void *program)'),
+    setAutoload: func('int bpf_program__set_autoload(void *program, bool on)'),
   };
   return loaded;
 }
@@ -471,6 +479,30 @@ export class BpfObject {
     checked(libbpf().reuseFd(this.#map(map), existing.fd), `reusing map ${map}`);
   }
 
+  /** The initial values of a section of data (`.rodata`) of an object that is not loaded yet: write them in place. */
+  data(section: string): DataView {
+    const size: [number] = [0];
+    const pointer = libbpf().initialValue(this.#map(section), size) as bigint | null;
+    if (!pointer) throw new Error(`the BPF object ${this.#name} has no data ${section}`);
+    return new DataView(koffi.view(pointer, Number(size[0])));
+  }
+
+  /** Names of the programs that it has. */
+  get programs(): string[] {
+    const names: string[] = [];
+    let program = libbpf().nextProgram(this.#handle, null) as bigint | null;
+    while (program) {
+      names.push(libbpf().programName(program) as string);
+      program = libbpf().nextProgram(this.#handle, program) as bigint | null;
+    }
+    return names;
+  }
+
+  /** Leaves a program out of those that are loaded. */
+  leaveOut(name: string): void {
+    checked(libbpf().setAutoload(this.#program(name), false), `leaving out program ${name}`);
+  }
+
   /** Creates the maps and loads the programs. */
   load(): void {
     const result = libbpf().load(this.#handle) as number;
@@ -495,13 +527,16 @@ export class BpfObject {
     return new BpfMap(name, checked(libbpf().mapFd(this.#map(name)), `using map ${name}`));
   }
 
+  #program(name: string): bigint {
+    const program = libbpf().findProgram(this.#handle, name) as bigint | null;
+    if (!program)
+      throw new Error(`the BPF object ${this.#name} has no program ${name}; rebuild it: npm run build:bpf`);
+    return program;
+  }
+
   /** A program of the loaded object; its descriptor lives as long as the object. */
   program(name: string): BpfProgram {
-    const program = libbpf().findProgram(this.#handle, name) as bigint | null;
-    if (!program) {
-      throw new Error(`the BPF object ${this.#name} has no program ${name}; rebuild it: npm run build:bpf`);
-    }
-    return new BpfProgram(name, checked(libbpf().programFd(program), `using program ${name}`));
+    return new BpfProgram(name, checked(libbpf().programFd(this.#program(name)), `using program ${name}`));
   }
 
   /** Closes all descriptors of the object; what is pinned or attached by a link stays. */

@@ -27,6 +27,7 @@ const ioctl = libc.func('int ioctl(int fd, ulong request, void *argument)');
 const clockGetres = libc.func('int clock_getres(int clock, void *resolution)');
 const strerror = libc.func('str strerror(int number)');
 
+const PROT_READ = 1;
 const PROT_READ_WRITE = 3;
 const MAP_SHARED = 0x01;
 const MAP_PRIVATE = 0x02;
@@ -117,6 +118,13 @@ export function sendFrame(fd: number, frame: Uint8Array): void {
 /** Memory shared with the kernel behind a descriptor (a ring, a BPF array). It stays mapped until the process ends. */
 export function mapShared(fd: number, length: number, offset: number, what: string): ArrayBuffer {
   const pointer = mmap(null, length, PROT_READ_WRITE, MAP_SHARED | MAP_POPULATE, fd, offset);
+  if (pointer === MAP_FAILED) throw new SystemError(`mapping ${what}`, koffi.errno());
+  return koffi.view(pointer, length);
+}
+
+/** The same for memory that the kernel lets be read only; writing to it ends the process. */
+export function mapReadOnly(fd: number, length: number, offset: number, what: string): ArrayBuffer {
+  const pointer = mmap(null, length, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, offset);
   if (pointer === MAP_FAILED) throw new SystemError(`mapping ${what}`, koffi.errno());
   return koffi.view(pointer, length);
 }

@@ -8,7 +8,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { closeSync, existsSync, readdirSync, readlinkSync, rmdirSync, unlinkSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { bucketCount, type ConnectionMemory } from '../../ipvs/connections.ts';
 import { TCP_TABLE } from '../../ipvs/tcp-states.ts';
 import type { Family } from '../../wire/address.ts';
@@ -49,6 +49,7 @@ import {
   type Reason,
   reasonNames,
 } from './control.ts';
+import { ProgramTap, type ProgramTapOptions } from './program-tap.ts';
 
 export const DEFAULT_DIRECTORY = '/sys/fs/bpf/dirigo';
 
@@ -182,6 +183,8 @@ export class FastPath {
   readonly #attached = new Map<number, Attachment>();
   readonly #devices = new Set<number>();
   readonly #cpus: number;
+  readonly #objectPath: string;
+  #tap: ProgramTap | undefined;
   #lock = -1;
 
   /**
@@ -195,7 +198,8 @@ export class FastPath {
         'the XDP data path needs root (CAP_BPF, CAP_NET_ADMIN): run as root, or use --datapath virtual',
       );
     }
-    const bytes = readObject(options.object ?? defaultObject());
+    this.#objectPath = options.object ?? defaultObject();
+    const bytes = readObject(this.#objectPath);
     this.directory = options.directory ?? DEFAULT_DIRECTORY;
     this.#cpus = possibleCpus();
     const before = isBpfFileSystem(this.directory) ? readdirSync(this.directory) : undefined;
@@ -341,6 +345,37 @@ export class FastPath {
       const mode = match[2] as XdpMode;
       this.#attached.set(link.interfaceIndex, { name, index: link.interfaceIndex, mode, link });
     }
+  }
+
+  /**
+   * Puts the program with a tap in the place of the one that is attached, on all interfaces; without a gap. There can be
+   * one tap at a time.
+   * @throws Error if there is one already, or the program cannot be loaded
+   */
+  tap(options: Pick<ProgramTapOptions, 'filter' | 'limit' | 'snapshotLength'>): ProgramTap {
+    if (this.#tap) throw new Error('somebody captures already: there can be one capture of the XDP program');
+    const tap = new ProgramTap({
+      ...options,
+      object: join(dirname(this.#objectPath), 'dirigo-tap.bpf.o'),
+      shared: this.#maps,
+      leaveOut: this.#object.programs.filter(name => name !== 'dirigo'),
+      hz: this.control.hz,
+    });
+    this.#tap = tap;
+    this.#updateLinks(tap.program);
+    return tap;
+  }
+
+  /** Takes the tap away. */
+  untap(tap: ProgramTap): void {
+    if (this.#tap !== tap) return;
+    this.#tap = undefined;
+    this.#updateLinks(this.program);
+    tap.close();
+  }
+
+  #updateLinks(program: BpfProgram): void {
+    for (const { link } of this.#attached.values()) link.update(program);
   }
 
   /** Interfaces with the program, those of a predecessor included. */
@@ -534,6 +569,7 @@ export class FastPath {
 
   /** Closes what this process holds. The program works on where it is attached. */
   close(): void {
+    if (this.#tap && this.#attached.size > 0) this.untap(this.#tap);
     for (const { link } of this.#attached.values()) link.close();
     this.#attached.clear();
     this.#object.close();

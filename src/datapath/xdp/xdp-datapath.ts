@@ -1,5 +1,6 @@
 /** The XDP data path: established connections in the kernel, everything else of a service through this process. */
 import { randomBytes } from 'node:crypto';
+import type { CapturedFrame } from '../../capture/frame.ts';
 import { ConnectionFlag, ConnectionTable } from '../../ipvs/connections.ts';
 import {
   DESTINATION_BYTES,
@@ -16,11 +17,13 @@ import type { Datapath, DatapathStatus, StopOptions } from '../datapath.ts';
 import { requireLibbpf, type XdpMode } from '../ffi/libbpf.ts';
 import { driverName, receiveQueues, SystemError } from '../ffi/libc.ts';
 import { KernelNetwork } from '../kernel-network.ts';
+import type { Observation, ObservationOptions } from '../observation.ts';
 import { KernelClock } from './clock.ts';
 import { InterfaceFlag } from './control.ts';
 import { FastPath, type FastPathOptions, hasPrivateMounts } from './fast-path.ts';
 import { PacketSockets, type QueueAddress } from './packet-sockets.ts';
 import { ProgramConfiguration } from './program-configuration.ts';
+import { XdpObserver } from './xdp-observer.ts';
 
 /** Milliseconds between two looks at what time demands; each looks at a quarter of the table. */
 const SWEEP_INTERVAL = 250;
@@ -58,6 +61,7 @@ export class XdpDatapath implements Datapath {
   /** Frames the host's stack may still be given in this interval. */
   #hostBudget = (HOST_LIMIT * SWEEP_INTERVAL) / 1000;
   #canPass = true;
+  #observer: XdpObserver | undefined;
   #malformed = 0;
   #passed = 0;
   #notPassed = 0;
@@ -71,9 +75,10 @@ export class XdpDatapath implements Datapath {
       throw new Error('the XDP data path needs an interface: --interface eth0');
     this.#options = options;
     requireLibbpf();
-    this.network = new KernelNetwork((bytes, start, end, index) =>
-      this.#sockets?.transmit(bytes, start, end, index),
-    );
+    this.network = new KernelNetwork((bytes, start, end, index) => {
+      this.#observer?.sent(bytes, start, end, index);
+      this.#sockets?.transmit(bytes, start, end, index);
+    });
     for (const name of options.interfaces) {
       if (!this.network.interface(name)) {
         throw new Error(`there is no interface ${name}: \`ip link\` lists those there are`);
@@ -226,13 +231,33 @@ export class XdpDatapath implements Datapath {
       this.#malformed++;
       return;
     }
-    const { family } = packet;
-    const isRoutedOn = family !== 0 && !this.network.isLocal(packet.bytes, packet.destinationAt, family);
+    const isRoutedOn = this.#isRoutedOn(packet);
+    this.#observer?.begin(packet, interfaceIndex);
     const verdict = this.director.process(packet, interfaceIndex, this.now(), isRoutedOn);
     if (isRoutedOn) this.#configuration.ways.answer();
     if (packet.protocol === Protocol.icmp) this.#configuration.refresh();
     if (verdict === Verdict.pass) this.#passToHost(packet, interfaceIndex);
     else if (verdict === Verdict.passWhole) this.#passToHost(this.director.whole, interfaceIndex);
+    this.#observer?.end();
+  }
+
+  /** True for a packet that is for none of the host's addresses. */
+  #isRoutedOn({ family, bytes, destinationAt }: Packet): boolean {
+    return family !== 0 && !this.network.isLocal(bytes, destinationAt, family);
+  }
+
+  observe(options: ObservationOptions, show: (frame: CapturedFrame) => void): Observation {
+    if (this.#state !== 'running') throw new Error('the data path is not running');
+    this.#observer = new XdpObserver({
+      ...options,
+      fastPath: this.fastPath,
+      director: this.director,
+      explain: (packet, interfaceIndex) =>
+        this.director.explain(packet, interfaceIndex, this.now(), this.#isRoutedOn(packet)),
+      show,
+      onClose: () => (this.#observer = undefined),
+    });
+    return this.#observer;
   }
 
   /** Gives the packet to the host's own stack, which answers it (with a RST, for example) as if it had come there first. */
@@ -326,6 +351,7 @@ export class XdpDatapath implements Datapath {
   }
 
   async #shutDown(remove: boolean): Promise<void> {
+    this.#observer?.close();
     this.#state = 'stopped';
     clearInterval(this.#sweeping);
     clearInterval(this.#calibrating);
