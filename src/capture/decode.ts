@@ -709,14 +709,3 @@ export function formatDecoded(decoded: DecodedFrame): string {
   // Names and remarks come out of files: nothing in them may steer the terminal.
   return `${lines.map(line => line.replace(/\p{Cc}/gu, '\ufffd')).join('\n')}\n`;
 }
-
-/** One line of JSON. Layers and fields stay in order; one name may come twice where packets lie inside packets. */
-export function decodedJson(decoded: DecodedFrame): string {
-  return JSON.stringify({
-    number: decoded.number,
-    layers: decoded.layers.map(({ name, fields }) => ({
-      name,
-      fields: fields.map(field => ({ name: field.name, value: field.value })),
-    })),
-  });
-}

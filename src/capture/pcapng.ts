@@ -1,7 +1,7 @@
 /**
  * pcapng files (draft-ietf-opsawg-pcapng): several interfaces with their names, nanoseconds, remarks on frames.
- * Written: section header, interface description and enhanced packet blocks, little-endian. Read: those and simple
- * packet blocks, in any byte order, resolution and number of sections; other blocks are passed over.
+ * Written: section header, interface description, enhanced packet and interface statistics blocks, little-endian.
+ * Read: those and simple packet blocks, in any byte order, resolution and number of sections; other blocks are passed over.
  */
 import {
   type CapturedFrame,
@@ -12,14 +12,27 @@ import {
   LONGEST_FRAME,
 } from './frame.ts';
 
-const BlockType = { section: 0x0a0d0d0a, interface: 1, simplePacket: 3, enhancedPacket: 6 } as const;
+const BlockType = {
+  section: 0x0a0d0d0a,
+  interface: 1,
+  simplePacket: 3,
+  statistics: 5,
+  enhancedPacket: 6,
+} as const;
 const BYTE_ORDER_MAGIC = 0x1a2b3c4d;
 
 /** Type and length in front of a block's body, length again behind it. */
 const BLOCK_FRAME = 12;
 const BLOCK_BODY = 8;
 
-const Option = { end: 0, comment: 1, userApplication: 4, interfaceName: 2, timeResolution: 9 } as const;
+const Option = {
+  end: 0,
+  comment: 1,
+  userApplication: 4,
+  interfaceName: 2,
+  dropped: 5,
+  timeResolution: 9,
+} as const;
 
 /** True if the bytes begin with a section header block. */
 export function isPcapng(bytes: Uint8Array): boolean {
@@ -39,47 +52,105 @@ interface ReadInterface {
  * @throws CaptureFileError
  */
 export function readPcapng(bytes: Uint8Array): CapturedFrame[] {
-  if (!isPcapng(bytes))
-    throw new CaptureFileError('not a pcapng file: it does not begin with a section header');
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  const frames: CapturedFrame[] = [];
-  let interfaces: ReadInterface[] = [];
-  let little = true;
+  const reader = new PcapngReader();
+  const frames = reader.read(bytes);
+  reader.end();
+  return frames;
+}
 
-  for (let at = 0; at < bytes.length; ) {
-    const where = `the pcapng block at byte ${at}`;
-    if (at + BLOCK_FRAME > bytes.length) throw new CaptureFileError(`${where} is cut off`);
+/** Reads pcapng that comes piece by piece. */
+export class PcapngReader {
+  #rest = new Uint8Array();
+  /** Where `#rest` begins in the file. */
+  #position = 0;
+  #interfaces: ReadInterface[] = [];
+  /** By interface, the last count that was stated. */
+  readonly #dropped = new Map<number, number>();
+  #little = true;
+  #begun = false;
+
+  /**
+   * The frames that are whole with this piece; they share its memory.
+   * @throws CaptureFileError
+   */
+  read(piece: Uint8Array): CapturedFrame[] {
+    const bytes = this.#rest.length === 0 ? piece : joinBytes([this.#rest, piece]);
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+    const frames: CapturedFrame[] = [];
+    let at = 0;
+    while (at + BLOCK_FRAME <= bytes.length) {
+      const length = this.#blockLength(bytes, view, at);
+      if (at + length > bytes.length) break;
+      const frame = this.#block(bytes, view, at, length);
+      if (frame) frames.push(frame);
+      at += length;
+    }
+    this.#rest = bytes.slice(at);
+    this.#position += at;
+    return frames;
+  }
+
+  /** @throws CaptureFileError if the file ended within a block, or before it began */
+  end(): void {
+    if (!this.#begun && !isPcapng(this.#rest))
+      throw new CaptureFileError('not a pcapng file: it does not begin with a section header');
+    if (this.#rest.length > 0) throw new CaptureFileError(`${this.#where(0)} is cut off`);
+  }
+
+  #where(at: number): string {
+    return `the pcapng block at byte ${this.#position + at}`;
+  }
+
+  #blockLength(bytes: Uint8Array, view: DataView, at: number): number {
+    const where = this.#where(at);
     // The section header's type reads the same in both orders; the magic behind it tells which one follows.
-    if (view.getUint32(at, true) === BlockType.section) {
-      if (at + BLOCK_BODY + 4 > bytes.length) throw new CaptureFileError(`${where} is cut off`);
+    if (isPcapng(bytes.subarray(at))) {
       const magic = view.getUint32(at + BLOCK_BODY, true);
       if (magic !== BYTE_ORDER_MAGIC && magic !== 0x4d3c2b1a)
         throw new CaptureFileError(`${where} has no byte-order magic`);
-      little = magic === BYTE_ORDER_MAGIC;
+      this.#little = magic === BYTE_ORDER_MAGIC;
+      this.#begun = true;
+    } else if (!this.#begun) {
+      throw new CaptureFileError('not a pcapng file: it does not begin with a section header');
     }
-    const type = view.getUint32(at, little);
-    const length = view.getUint32(at + 4, little);
+    const length = view.getUint32(at + 4, this.#little);
     if (length < BLOCK_FRAME || length % 4 !== 0)
       throw new CaptureFileError(`${where} claims the impossible length ${length}`);
-    if (at + length > bytes.length) throw new CaptureFileError(`${where} is cut off`);
-    if (view.getUint32(at + length - 4, little) !== length)
+    return length;
+  }
+
+  #block(bytes: Uint8Array, view: DataView, at: number, length: number): CapturedFrame | undefined {
+    const where = this.#where(at);
+    if (view.getUint32(at + length - 4, this.#little) !== length)
       throw new CaptureFileError(`${where} states two different lengths`);
-    const body = new BlockBody(bytes, view, little, at + BLOCK_BODY, at + length - 4, where);
+    const type = view.getUint32(at, this.#little);
+    const body = new BlockBody(bytes, view, this.#little, at + BLOCK_BODY, at + length - 4, where);
     if (type === BlockType.section) {
       body.need(16);
-      const major = view.getUint16(body.at + 4, little);
+      const major = view.getUint16(body.at + 4, this.#little);
       if (major !== 1) throw new CaptureFileError(`pcapng version ${major} is not supported, only 1`);
-      interfaces = [];
+      this.#interfaces = [];
     } else if (type === BlockType.interface) {
-      interfaces.push(readInterface(body));
+      this.#interfaces.push(readInterface(body));
     } else if (type === BlockType.enhancedPacket) {
-      frames.push(readEnhancedPacket(body, interfaces));
+      return readEnhancedPacket(body, this.#interfaces);
     } else if (type === BlockType.simplePacket) {
-      frames.push(readSimplePacket(body, interfaces));
+      return readSimplePacket(body, this.#interfaces);
+    } else if (type === BlockType.statistics) {
+      const dropped = body.options(12).get(Option.dropped);
+      if (dropped?.length === 8) this.#dropped.set(body.word(0), unsigned64(dropped, this.#little));
     }
-    at += length;
+    return undefined;
   }
-  return frames;
+
+  /** Frames that the one who captured had no room for, as statistics in the file say. */
+  get dropped(): number {
+    return this.#dropped.values().reduce((sum, each) => sum + each, 0);
+  }
+}
+
+function unsigned64(bytes: Uint8Array, little: boolean): number {
+  return Number(new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0, little));
 }
 
 /** The inside of one block, and what has to be said when it is too short. */
@@ -223,6 +294,22 @@ export class PcapngWriter implements CaptureWriter {
     const options = frame.comment === undefined ? [] : [optionBytes([[Option.comment, text(frame.comment)]])];
     const packet = block(BlockType.enhancedPacket, [fixed, aligned(frame.bytes), ...options]);
     return known === undefined ? joinBytes([describeInterface(name), packet]) : packet;
+  }
+
+  /** How many frames of an interface were not kept so far; each statement takes the place of the one before. */
+  dropped(name: string, count: number, time: bigint): Uint8Array {
+    const known = this.#interfaces.get(name);
+    const index = known ?? this.#interfaces.size;
+    this.#interfaces.set(name, index);
+    const fixed = new Uint8Array(12);
+    const view = new DataView(fixed.buffer);
+    view.setUint32(0, index, true);
+    view.setUint32(4, Number(time >> 32n), true);
+    view.setUint32(8, Number(time & 0xffffffffn), true);
+    const value = new Uint8Array(8);
+    new DataView(value.buffer).setBigUint64(0, BigInt(count), true);
+    const statistics = block(BlockType.statistics, [fixed, optionBytes([[Option.dropped, value]])]);
+    return known === undefined ? joinBytes([describeInterface(name), statistics]) : statistics;
   }
 }
 

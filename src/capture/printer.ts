@@ -1,13 +1,15 @@
 /** What `dirigo capture` prints: frames through a filter, numbered, as one line, a tree or JSON. */
-import { Decoder, decodedJson, formatDecoded } from './decode.ts';
+import { Decoder, formatDecoded } from './decode.ts';
 import { Filter } from './filter.ts';
 import type { CapturedFrame } from './frame.ts';
 import { formatSummary, Summarizer } from './summary.ts';
+import { tsharkJson } from './tshark-json.ts';
 
 export interface CapturePrinterOptions {
   /** A filter in pcap's language; frames it does not let through are not counted. Default: all frames. */
   filter?: string;
-  /** `summary` is one line a frame, `tree` what `tshark -V` prints, `json` one line of JSON. Default `summary`. */
+  /** `summary` is one line a frame, `tree` what `tshark -V` prints, `json` an
+   * element of what `tshark -T json` prints. Default `summary`. */
   format?: 'summary' | 'tree' | 'json';
   /** The frame's number in front of a summary. Default true. */
   numbering?: boolean;
@@ -60,6 +62,8 @@ export class CapturePrinter {
       return formatSummary(summary, this.#numbering ? this.#count : undefined, elapsed);
     }
     const decoded = this.#decoder.decode(frame, this.#count, elapsed);
-    return this.#format === 'tree' ? formatDecoded(decoded) : decodedJson(decoded);
+    if (this.#format === 'tree') return formatDecoded(decoded);
+    const day = new Date(Number(time / 1_000_000n)).toISOString().slice(0, 10);
+    return JSON.stringify(tsharkJson(decoded, day), null, 2);
   }
 }
