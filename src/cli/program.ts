@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { addArp } from './arp.ts';
+import { addCapture } from './capture.ts';
 import { addCompletion } from './completion.ts';
 import { addDown } from './down.ts';
 import { addMarks } from './marks.ts';
@@ -35,6 +36,7 @@ export function createProgram(): Command {
   addSetting(program);
   addMarks(program);
   addReplay(program);
+  addCapture(program);
   addArp(program);
   addCompletion(program);
   program
