@@ -11,6 +11,7 @@ const sources = import.meta.dirname;
 const OBJECTS: Record<string, { source: string; defines: readonly string[] }> = {
   'dirigo.bpf.o': { source: 'dirigo.bpf.c', defines: [] },
   'dirigo-tap.bpf.o': { source: 'dirigo.bpf.c', defines: ['TAP'] },
+  'guard.bpf.o': { source: 'guard/guard.bpf.c', defines: [] },
 };
 /** Every object that `npm run build:bpf` makes. */
 export const OBJECT_NAMES: readonly string[] = Object.keys(OBJECTS);

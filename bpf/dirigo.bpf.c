@@ -27,6 +27,8 @@
 /* Not a verdict yet: begin() goes on with the packet. */
 #define BEGIN -2
 #define PROGRAM_BEGIN 0
+/* The guard's filter (bpf/guard), if there is one: for what would be passed to the host. */
+#define PROGRAM_GUARD 1
 
 char _license[] SEC("license") = "Dual MIT/GPL";
 
@@ -504,6 +506,11 @@ static DIRECT int direct(struct xdp_md *ctx)
 	int outcome = receive(ctx);
 	struct interface *interface;
 
+	/* What was forwarded or goes up has nothing to do with the rest. */
+	if (outcome > XDP_PASS)
+		return outcome;
+	if (outcome == XDP_PASS)
+		bpf_tail_call(ctx, &programs, PROGRAM_GUARD);
 	if (outcome != BEGIN)
 		return outcome;
 	bpf_tail_call(ctx, &programs, PROGRAM_BEGIN);

@@ -9,7 +9,7 @@
 #include <bpf/bpf_helpers.h>
 
 /* Raised whenever a record below changes; src/datapath/xdp/control.ts holds the same number. */
-#define LAYOUT_VERSION 4
+#define LAYOUT_VERSION 5
 
 /*
  * src/ipvs/connections.ts, ConnectionField. The low byte of `tag` says what the slot is (TAG_...); in a connection the
@@ -471,10 +471,10 @@ struct {
 	__type(value, struct connection);
 } passing SEC(".maps");
 
-/* What is too much for one program's stack. */
+/* What is too much for one program's stack, and what other objects put behind it (bpf/guard). */
 struct {
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, 8);
 	__type(key, __u32);
 	__type(value, __u32);
 } programs SEC(".maps");

@@ -6,10 +6,10 @@
 import { type Family, formatAddress, formatMac } from '../wire/address.ts';
 import { ARP_LENGTH, Arp, ArpOperation } from '../wire/arp.ts';
 import { ETHERNET_HEADER, Ethernet, EtherType, VLAN_TAG } from '../wire/ethernet.ts';
-import { checkIcmp, Icmpv6Type } from '../wire/icmp.ts';
+import { checkIcmp, ICMP_HEADER, Icmpv6Type } from '../wire/icmp.ts';
 import { Protocol } from '../wire/ipv4.ts';
 import { Malformed } from '../wire/malformed.ts';
-import { AdvertisementFlag, readNeighborMessage } from '../wire/neighbor-discovery.ts';
+import { AdvertisementFlag, isDiscovery, readLinkLayerOption } from '../wire/neighbor-discovery.ts';
 import type { Packet } from '../wire/packet.ts';
 import { sameAddress } from './local-addresses.ts';
 
@@ -134,7 +134,7 @@ function readDiscovery(packet: Packet, malformed: Malformed, observation: Observ
   if (packet.family !== 6 || packet.protocol !== Protocol.icmpv6 || packet.fragmentOffset > 0) return false;
   if (malformed !== Malformed.none || transport >= packet.networkEnd) return false;
   const type = view.getUint8(transport);
-  if (type !== Icmpv6Type.neighborSolicitation && type !== Icmpv6Type.neighborAdvertisement) return false;
+  if (!isDiscovery(type)) return false;
   // RFC 6980: neighbour discovery in fragments is not to be believed.
   if (packet.fragmentHeader >= 0) {
     observation.fault = 'nd-fragment';
@@ -145,23 +145,30 @@ function readDiscovery(packet: Packet, malformed: Malformed, observation: Observ
     observation.fault = 'nd-checksum';
     return true;
   }
-  const message = readNeighborMessage(packet);
-  if (!message) {
+  const mac = readLinkLayerOption(packet);
+  const source = bytes.subarray(packet.sourceAt, packet.sourceAt + 16);
+  const hasTarget = type >= Icmpv6Type.neighborSolicitation;
+  const target = hasTarget
+    ? bytes.subarray(transport + ICMP_HEADER, transport + ICMP_HEADER + 16)
+    : undefined;
+  if (mac === false || target?.[0] === 0xff) {
     observation.fault = 'nd-rules';
     return true;
   }
-  const target = formatAddress(message.target);
-  observation.mac = message.mac && formatMac(message.mac);
-  if (type === Icmpv6Type.neighborSolicitation) {
-    const source = bytes.subarray(packet.sourceAt, packet.sourceAt + 16);
+  observation.mac = mac && formatMac(mac);
+  // An advertisement and a redirect speak for the address they are about, the others for the one they come from.
+  if (target && type !== Icmpv6Type.neighborSolicitation) {
+    observation.claim = formatAddress(target);
+    observation.isGratuitous = true;
+  } else observation.claim = isUnspecified(source) ? undefined : formatAddress(source);
+  if (type === Icmpv6Type.neighborAdvertisement) {
+    const flags = view.getUint32(transport + 4);
+    observation.isGratuitous = (flags & AdvertisementFlag.solicited) === 0;
+    observation.overrides = (flags & AdvertisementFlag.override) !== 0;
+  } else if (type === Icmpv6Type.neighborSolicitation && target) {
     observation.form = 'question';
-    observation.asks = target;
-    observation.claim = isUnspecified(source) ? undefined : formatAddress(source);
-  } else {
-    observation.claim = target;
-    observation.isGratuitous = (message.flags & AdvertisementFlag.solicited) === 0;
-    observation.overrides = (message.flags & AdvertisementFlag.override) !== 0;
-  }
+    observation.asks = formatAddress(target);
+  } else observation.isGratuitous = true;
   return true;
 }
 

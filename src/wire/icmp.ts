@@ -31,8 +31,11 @@ export const Icmpv6Type = {
   parameterProblem: 4,
   echoRequest: 128,
   echoReply: 129,
+  routerSolicitation: 133,
+  routerAdvertisement: 134,
   neighborSolicitation: 135,
   neighborAdvertisement: 136,
+  redirect: 137,
 } as const;
 
 /** Codes of time exceeded, the same in both families. */

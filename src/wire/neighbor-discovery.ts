@@ -42,31 +42,55 @@ export interface NeighborMessage {
   mac: Uint8Array | undefined;
 }
 
+/** Where options begin in the messages that may carry a MAC, and which option counts for the receiver. */
+const LAYOUTS: ReadonlyMap<number, { options: number; option: number }> = new Map([
+  [Icmpv6Type.routerSolicitation, { options: 8, option: LinkLayerOption.source }],
+  [Icmpv6Type.routerAdvertisement, { options: 16, option: LinkLayerOption.source }],
+  [Icmpv6Type.neighborSolicitation, { options: NEIGHBOR_MESSAGE, option: LinkLayerOption.source }],
+  [Icmpv6Type.neighborAdvertisement, { options: NEIGHBOR_MESSAGE, option: LinkLayerOption.target }],
+  [Icmpv6Type.redirect, { options: 40, option: LinkLayerOption.target }],
+]);
+
+/** True for the five messages of neighbour discovery. */
+export function isDiscovery(type: number): boolean {
+  return LAYOUTS.has(type);
+}
+
 /**
- * The solicitation or advertisement that `packet` holds, which its parser accepted; undefined if it breaks a rule of
- * RFC 4861 section 7.1 (hop limit 255, code 0, a target that is no group, options that fit). The checksum is the
- * caller's to verify.
+ * The MAC that a message of neighbour discovery names, `undefined` if none; `false` if the message breaks a rule of
+ * RFC 4861 (sections 6.1, 7.1 and 8.1: hop limit 255, code 0, options that fit). The parser accepted the packet; the
+ * checksum is the caller's to verify.
  */
-export function readNeighborMessage(packet: Packet): NeighborMessage | undefined {
+export function readLinkLayerOption(packet: Packet): Uint8Array | undefined | false {
   const { bytes, view, transport, networkEnd } = packet;
-  if (networkEnd - transport < NEIGHBOR_MESSAGE) return undefined;
-  if (view.getUint8(packet.network + Ipv6.hopLimit) !== DISCOVERY_HOP_LIMIT) return undefined;
-  if (view.getUint8(transport + 1) !== 0 || bytes[transport + ICMP_HEADER] === 0xff) return undefined;
-  const type = view.getUint8(transport);
-  const isSolicitation = type === Icmpv6Type.neighborSolicitation;
-  const wanted = isSolicitation ? LinkLayerOption.source : LinkLayerOption.target;
+  const layout = transport < networkEnd ? LAYOUTS.get(view.getUint8(transport)) : undefined;
+  if (!layout || networkEnd - transport < layout.options) return false;
+  if (view.getUint8(packet.network + Ipv6.hopLimit) !== DISCOVERY_HOP_LIMIT) return false;
+  if (view.getUint8(transport + 1) !== 0) return false;
   let mac: Uint8Array | undefined;
-  let at = transport + NEIGHBOR_MESSAGE;
+  let at = transport + layout.options;
   while (at < networkEnd) {
     const length = at + 1 < networkEnd ? view.getUint8(at + 1) * 8 : 0;
-    if (length === 0 || at + length > networkEnd) return undefined;
-    // Of two options of a kind the last one counts, as it does for Linux (net/ipv6/ndisc.c ndisc_parse_options).
-    if (view.getUint8(at) === wanted) mac = bytes.slice(at + 2, at + 8);
+    if (length === 0 || at + length > networkEnd) return false;
+    // Of two options of a kind the first one counts, as it does for Linux (net/ipv6/ndisc.c ndisc_parse_options).
+    if (view.getUint8(at) === layout.option) mac ??= bytes.slice(at + 2, at + 8);
     at += length;
   }
+  return mac;
+}
+
+/**
+ * The solicitation or advertisement of a neighbour that `packet` holds, which its parser accepted; undefined if it
+ * breaks a rule of RFC 4861 section 7.1. The checksum is the caller's to verify.
+ */
+export function readNeighborMessage(packet: Packet): NeighborMessage | undefined {
+  const { bytes, view, transport } = packet;
+  const mac = readLinkLayerOption(packet);
+  if (mac === false || bytes[transport + ICMP_HEADER] === 0xff) return undefined;
+  const type = view.getUint8(transport);
   return {
     type,
-    flags: isSolicitation ? 0 : view.getUint32(transport + 4),
+    flags: type === Icmpv6Type.neighborSolicitation ? 0 : view.getUint32(transport + 4),
     target: bytes.slice(transport + ICMP_HEADER, transport + NEIGHBOR_MESSAGE),
     mac,
   };

@@ -373,6 +373,7 @@ export class BpfProgram {
 export type XdpMode = 'native' | 'generic';
 
 const BPF_XDP = 37;
+const BPF_TCX_INGRESS = 46;
 const XDP_FLAGS: Record<XdpMode, number> = { native: 4, generic: 2 };
 
 /** An attachment of an XDP program to an interface. It ends when its last descriptor and its pin are gone. */
@@ -398,6 +399,21 @@ export class BpfLink {
     const fd = checked(
       libbpf().linkCreate(program.fd, interfaceIndex, BPF_XDP, options.bytes),
       `attaching program ${program.name} to ${interfaceName} (${mode} XDP)`,
+    );
+    return new BpfLink(fd);
+  }
+
+  /**
+   * Attaches a program of type `tc` in front of what an interface receives, behind its taps and XDP (Linux 6.6). Other
+   * programs there stay; this one comes last.
+   * @throws SystemError with code EINVAL on older kernels
+   */
+  static attachIngress(program: BpfProgram, interfaceIndex: number, interfaceName: string): BpfLink {
+    const options = zeroed(16);
+    options.view.setBigUint64(0, 16n, true);
+    const fd = checked(
+      libbpf().linkCreate(program.fd, interfaceIndex, BPF_TCX_INGRESS, options.bytes),
+      `attaching program ${program.name} to the ingress of ${interfaceName}`,
     );
     return new BpfLink(fd);
   }
