@@ -6,6 +6,7 @@ import { addCapture } from './capture.ts';
 import { addCompletion } from './completion.ts';
 import { addDown } from './down.ts';
 import { addMarks } from './marks.ts';
+import { addReload } from './reload.ts';
 import { addReplay } from './replay.ts';
 import { addSession } from './session.ts';
 import { addSetting } from './setting.ts';
@@ -32,6 +33,7 @@ export function createProgram(): Command {
   addSession(program);
   addUp(program);
   addDown(program);
+  addReload(program);
   addStatus(program);
   addSetting(program);
   addMarks(program);

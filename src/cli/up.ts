@@ -6,8 +6,14 @@ import { orFail } from './failure.ts';
 interface UpOptions {
   datapath: DatapathKind;
   interface: string[];
-  state?: string;
+  /** Undefined: the default of the data path; false: nowhere. */
+  state?: string | false;
+  replace?: true;
+  check?: true;
 }
+
+/** Where the state of the daemon on the default socket is kept, if it forwards. */
+const DEFAULT_STATE = '/var/lib/dirigo';
 
 export function addUp(program: Command): void {
   program
@@ -15,7 +21,9 @@ export function addUp(program: Command): void {
     .summary('start the daemon')
     .description(
       'Start the daemon: a director on a data path, controlled over a unix socket by ipvsadm and the other commands.\n' +
-        'It stays in the foreground until `dirigo down`, SIGINT, SIGTERM or SIGHUP.',
+        'It stays in the foreground until `dirigo down`, SIGINT or SIGTERM. SIGHUP makes it begin anew (see `dirigo reload`).\n\n' +
+        'SIGINT and SIGTERM end the daemon, not the forwarding: programs and tables of an XDP data path stay in the kernel ' +
+        'and carry on, and the next daemon takes them over. `dirigo down` removes them.',
     )
     .addOption(
       new Option(
@@ -34,31 +42,74 @@ export function addUp(program: Command): void {
         .default([], 'virtual: eth0=10.0.0.1/24,10.0.0.3/32,2001:db8::1/64'),
     )
     .addOption(
-      new Option('--state <folder>', 'keep the desired state here and restore it at start').env(
-        'DIRIGO_STATE',
-      ),
+      new Option(
+        '--state <folder>',
+        `keep the desired state here and restore it at start (default: ${DEFAULT_STATE} for xdp on the default socket, else nowhere)`,
+      ).env('DIRIGO_STATE'),
     )
+    .option('--no-state', 'keep no state')
+    .option('--replace', 'take the place of the daemon that runs, in its data path and its connections')
+    .option('--check', 'say whether a daemon with these options could start or take over, and end')
     .addHelpText(
       'after',
       '\nThe socket: DIRIGO_SOCKET, else /run/dirigo/dirigo.sock for root, else $XDG_RUNTIME_DIR/dirigo.sock.',
     )
-    .action((options: UpOptions) => orFail(() => up(options)));
+    .action((options: UpOptions) => orFail(() => (options.check ? check(options) : up(options))));
+}
+
+async function check({ datapath: kind, interface: interfaces }: UpOptions): Promise<void> {
+  const { checkDatapath } = await import('../datapath/open.ts');
+  await import('../control/daemon.ts');
+  await checkDatapath({ kind, interfaces });
+  process.stdout.write(`dirigo: a daemon with the ${kind} data path can start\n`);
 }
 
 async function up(options: UpOptions): Promise<void> {
   const { Daemon } = await import('../control/daemon.ts');
-  const { openDatapath } = await import('../datapath/open.ts');
-  const { socketPath } = await import('../control/socket-path.ts');
-  const daemon = await Daemon.start({
-    socket: socketPath(),
-    openDatapath: () => openDatapath({ kind: options.datapath, interfaces: options.interface }),
-    ...(options.state === undefined ? {} : { stateFolder: options.state }),
-  });
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-    process.on(signal, () => void daemon.stop({ remove: false }));
+  const { openDatapath, checkDatapath } = await import('../datapath/open.ts');
+  const { DEFAULT_SOCKET, socketPath } = await import('../control/socket-path.ts');
+  const { Supervisor } = await import('../control/supervisor.ts');
+  const { successor } = await import('./successor.ts');
+  const request = { kind: options.datapath, interfaces: options.interface };
+  const socket = socketPath();
+  const supervisor = await Supervisor.connect();
+  if (options.replace) {
+    const { takeOver } = await import('../control/handover.ts');
+    // The one that runs is not given up for one that could not.
+    await checkDatapath(request);
+    const pid = await takeOver(socket);
+    if (pid !== undefined) process.stdout.write(`dirigo: taking over from pid ${pid}\n`);
   }
-  process.stdout.write(
-    `dirigo: ${daemon.datapath.kind} data path up, control socket ${daemon.socket} (pid ${process.pid})\n`,
-  );
+  const stateFolder = stateFolderOf(options, socket === DEFAULT_SOCKET);
+  const daemon = await Daemon.start({
+    socket,
+    openDatapath: () => openDatapath(request),
+    successor,
+    ...(stateFolder === undefined ? {} : { stateFolder }),
+  });
+  const stop = (): void => {
+    supervisor.stopping();
+    void daemon.stop({ remove: false });
+  };
+  process.on('SIGINT', stop);
+  process.on('SIGTERM', stop);
+  process.on('SIGHUP', () => {
+    // The terminal that it was started in has gone, and with it whoever would end it.
+    if (process.stdin.isTTY) stop();
+    else {
+      daemon.reload().catch((error: Error) => console.error(`dirigo: not reloaded: ${error.message}`));
+    }
+  });
+  daemon.onReload = () => supervisor.reloading();
+  const text = `${daemon.datapath.kind} data path up, control socket ${daemon.socket} (pid ${process.pid})`;
+  process.stdout.write(`dirigo: ${text}\n`);
+  supervisor.ready(text);
   await daemon.stopped;
+}
+
+function stateFolderOf({ datapath, state }: UpOptions, isDefaultSocket: boolean): string | undefined {
+  if (state === false) return undefined;
+  if (state !== undefined && state !== '') return state;
+  // Daemons beside the default one are told where, or they would take each other's.
+  return datapath === 'xdp' && isDefaultSocket ? DEFAULT_STATE : undefined;
 }

@@ -8,7 +8,8 @@
  * | `GET /services`, `GET /connections` | what the listings show, as data |
  * | `GET /settings`, `POST /settings` `{name, value}` | all settings; the one that was set |
  * | `GET /marks`, `POST /marks` `{rules}` | the rules of firewall marks; all of them replaced |
- * | `POST /shutdown` `{remove}` | the daemon stops; with `remove`, the data path goes too |
+ * | `POST /shutdown` `{remove, successor}` | the daemon stops; with `remove`, the data path goes too; with `successor`, another one follows |
+ * | `POST /reload` | the daemon begins anew, in the version that is installed |
  */
 import type { Datapath, DatapathStatus, StopOptions } from '../datapath/datapath.ts';
 import type { Director } from '../ipvs/director.ts';
@@ -52,7 +53,17 @@ export interface ApiOptions {
   version: string;
   configuration: Configuration;
   /** Stops the daemon once the answer is out. */
-  shutdown(options: StopOptions): void;
+  shutdown(options: ShutdownOptions): void;
+  /**
+   * Makes sure that the daemon can begin anew, and does it once the answer is out.
+   * @throws Error that says why it cannot; it goes on as it is then
+   */
+  reload(): Promise<void>;
+}
+
+export interface ShutdownOptions extends StopOptions {
+  /** Another daemon follows: who wants something meanwhile waits for it. */
+  successor?: boolean;
 }
 
 /** A request that cannot be done as it stands; `status` is HTTP's. */
@@ -94,6 +105,7 @@ export class Api {
         ]),
       ],
       ['/shutdown', new Map([['POST', body => this.#shutdown(body)]])],
+      ['/reload', new Map([['POST', () => this.#reload()]])],
     ]);
   }
 
@@ -213,10 +225,26 @@ export class Api {
   }
 
   #shutdown(body: unknown): object {
-    const remove = (body as { remove?: unknown } | undefined)?.remove ?? false;
+    const { remove = false, successor = false } = fieldsOf(body ?? {}, ['remove', 'successor']);
     if (typeof remove !== 'boolean') throw new RequestRefused(400, '"remove" is not true or false');
-    this.#options.shutdown({ remove });
+    if (typeof successor !== 'boolean') throw new RequestRefused(400, '"successor" is not true or false');
+    if (remove && successor) {
+      throw new RequestRefused(
+        400,
+        '"remove" and "successor" exclude each other: a successor takes over what is there',
+      );
+    }
+    this.#options.shutdown({ remove, successor });
     return { pid: process.pid };
+  }
+
+  async #reload(): Promise<object> {
+    try {
+      await this.#options.reload();
+    } catch (error) {
+      throw new RequestRefused(409, `not reloaded, the daemon goes on as it is: ${(error as Error).message}`);
+    }
+    return { pid: process.pid, startedAt: this.#startedAt };
   }
 }
 

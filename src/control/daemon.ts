@@ -2,9 +2,10 @@
 
 import { readFileSync } from 'node:fs';
 import type { Server } from 'node:http';
-import type { Datapath, StopOptions } from '../datapath/datapath.ts';
-import { Api } from './api.ts';
+import type { Datapath } from '../datapath/datapath.ts';
+import { Api, type ShutdownOptions } from './api.ts';
 import { Configuration } from './configuration.ts';
+import { announceSuccessor, endHandover } from './handover.ts';
 import { createApiServer } from './http-server.ts';
 import { SystemNames } from './names.ts';
 import { listenPrivately, lockSocket, type SocketLock } from './socket.ts';
@@ -19,14 +20,26 @@ export interface DaemonOptions {
   stateFolder?: string;
   /** Default: the system's, DNS included. */
   names?: SystemNames;
+  /** What begins after this one when it is asked to reload; without it, it cannot be. */
+  successor?: Successor;
+}
+
+export interface Successor {
+  /** @throws Error that says why it could not begin */
+  check(): Promise<void>;
+  /** Called when this daemon has given everything up but what its data path left for the next one. */
+  begin(): void;
 }
 
 export class Daemon {
   readonly socket: string;
   readonly datapath: Datapath;
+  /** Called when it is about to begin anew. */
+  onReload: () => void = () => {};
   readonly #configuration: Configuration;
   readonly #server: Server;
   readonly #lock: SocketLock;
+  readonly #successor: Successor | undefined;
   #stopping: Promise<void> | undefined;
   readonly #stopped = Promise.withResolvers<void>();
 
@@ -40,6 +53,7 @@ export class Daemon {
     this.datapath = datapath;
     this.#lock = lock;
     this.#configuration = configuration;
+    this.#successor = options.successor;
     const api = new Api({
       datapath,
       configuration,
@@ -47,6 +61,10 @@ export class Daemon {
       version: packageVersion(),
       // The answer to the request that asks for it goes out first.
       shutdown: stopOptions => setImmediate(() => void this.stop(stopOptions)),
+      reload: async () => {
+        await this.#checkSuccessor();
+        setImmediate(() => void this.#beginAnew());
+      },
     });
     this.#server = createApiServer(api);
   }
@@ -66,9 +84,12 @@ export class Daemon {
       await datapath.start();
       const daemon = new Daemon(options, lock, datapath, configuration);
       await listenPrivately(daemon.#server, options.socket);
+      endHandover(options.socket);
       return daemon;
     } catch (error) {
-      await datapath?.stop({ remove: true });
+      endHandover(options.socket);
+      // What a predecessor left goes on forwarding; the next attempt will find it.
+      await datapath?.stop({ remove: datapath.status().adopted !== true });
       lock.release();
       throw error;
     }
@@ -80,12 +101,38 @@ export class Daemon {
   }
 
   /** Stops listening (which removes the socket), lets requests under way finish, then stops the data path. */
-  stop(options: StopOptions): Promise<void> {
+  stop(options: ShutdownOptions): Promise<void> {
     this.#stopping ??= this.#stop(options).then(this.#stopped.resolve, this.#stopped.reject);
     return this.stopped;
   }
 
-  async #stop(options: StopOptions): Promise<void> {
+  /**
+   * Ends and lets its successor begin, if that could: otherwise it goes on as it is.
+   * @throws Error that says why it could not
+   */
+  async reload(): Promise<void> {
+    await this.#checkSuccessor();
+    await this.#beginAnew();
+  }
+
+  async #checkSuccessor(): Promise<void> {
+    if (!this.#successor) throw new Error('this daemon has nothing that could begin after it');
+    if (this.#stopping) throw new Error('the daemon is stopping');
+    await this.#successor.check();
+  }
+
+  async #beginAnew(): Promise<void> {
+    if (this.#stopping) return;
+    this.onReload();
+    this.#stopping = this.#stop({ remove: false, successor: true }).then(
+      () => this.#successor?.begin(),
+      this.#stopped.reject,
+    );
+    await this.#stopping;
+  }
+
+  async #stop(options: ShutdownOptions): Promise<void> {
+    if (options.successor) announceSuccessor(this.socket);
     const closed = new Promise(resolve => this.#server.close(resolve));
     this.#server.closeIdleConnections();
     // A client that neither asks nor leaves must not keep the daemon.

@@ -3,6 +3,7 @@
  * time that an `ipvsadm` call takes.
  */
 import { connect } from 'node:net';
+import { isSuccessorDue } from './handover.ts';
 
 /** The daemon cannot be reached or does not speak to us. */
 export class RequestError extends Error {
@@ -22,11 +23,35 @@ export interface Answer {
   body: unknown;
 }
 
+/** Milliseconds between two looks for a daemon that is to come. */
+const INTERVAL = 20;
+/** There is no daemon, or it ended before it had taken the request. */
+const ABSENT = new Set(['ENOENT', 'ECONNREFUSED', 'ECONNRESET', 'EPIPE']);
+
 /**
+ * Asks once more as long as one daemon is taking the place of another.
  * @param body sent as JSON; undefined sends none
  * @throws RequestError
  */
-export function request(
+export async function request(
+  path: string,
+  method: 'GET' | 'POST',
+  target: string,
+  body?: unknown,
+): Promise<Answer> {
+  for (;;) {
+    try {
+      return await requestOnce(path, method, target, body);
+    } catch (error) {
+      const isAbsent = error instanceof RequestError && ABSENT.has(error.code ?? '');
+      if (!isAbsent || !isSuccessorDue(path)) throw error;
+      await new Promise(resolve => setTimeout(resolve, INTERVAL));
+    }
+  }
+}
+
+/** The same without waiting for a daemon that is not there. */
+export function requestOnce(
   path: string,
   method: 'GET' | 'POST',
   target: string,
@@ -49,7 +74,9 @@ export function request(
     });
     socket.on('close', () => {
       try {
-        resolve(parseAnswer(Buffer.concat(chunks)));
+        if (chunks.length === 0) {
+          reject(new RequestError('the daemon closed the connection without an answer', 'ECONNRESET'));
+        } else resolve(parseAnswer(Buffer.concat(chunks)));
       } catch (error) {
         reject(error);
       }

@@ -1,5 +1,8 @@
 /** Where the daemon's control socket lies. Imported by the `ipvsadm` client: keep it free of imports. */
 
+/** The socket of root's daemon. */
+export const DEFAULT_SOCKET = '/run/dirigo/dirigo.sock';
+
 /** Longest path of a unix socket in bytes (sun_path without its NUL). */
 export const LONGEST_SOCKET_PATH = 107;
 
@@ -11,7 +14,7 @@ export function socketPath(environment: NodeJS.ProcessEnv = process.env): string
   const { DIRIGO_SOCKET: chosen, XDG_RUNTIME_DIR: runtime } = environment;
   let path: string;
   if (chosen) path = chosen;
-  else if (process.getuid?.() === 0) path = '/run/dirigo/dirigo.sock';
+  else if (process.getuid?.() === 0) path = DEFAULT_SOCKET;
   else if (runtime) path = `${runtime}/dirigo.sock`;
   else
     throw new Error(

@@ -2,10 +2,10 @@
  * The control socket, and the rule that one daemon holds it. A lock that dies with its holder (a socket in the abstract
  * namespace) tells a live daemon from one that was killed and left its socket behind.
  */
-import { lstatSync, mkdirSync, rmSync } from 'node:fs';
+import { lstatSync, mkdirSync, rmdirSync, rmSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
 import { dirname, resolve } from 'node:path';
-import { request } from './request.ts';
+import { requestOnce } from './request.ts';
 
 /** Keeps other daemons from the socket of this path until closed. */
 export interface SocketLock {
@@ -31,8 +31,9 @@ export async function lockSocket(path: string): Promise<SocketLock> {
     throw await alreadyRunning(path);
   }
   holder.unref();
+  let made = false;
   try {
-    mkdirSync(dirname(absolute), { recursive: true, mode: 0o700 });
+    made = mkdirSync(dirname(absolute), { recursive: true, mode: 0o700 }) !== undefined;
     const found = lstatSync(absolute, { throwIfNoEntry: false });
     if (found && !found.isSocket())
       throw new Error(`${path} is not a socket: remove it or set DIRIGO_SOCKET`);
@@ -43,7 +44,20 @@ export async function lockSocket(path: string): Promise<SocketLock> {
     holder.close();
     throw error;
   }
-  return { release: () => holder.close() };
+  return {
+    release: () => {
+      holder.close();
+      if (made) removeIfEmpty(dirname(absolute));
+    },
+  };
+}
+
+function removeIfEmpty(folder: string): void {
+  try {
+    rmdirSync(folder);
+  } catch {
+    // Others have put something there, or it is gone: either is right.
+  }
 }
 
 /** Listens on the path, which only this user may then open. */
@@ -71,13 +85,15 @@ function listening(server: Server, path: string, started?: () => void): Promise<
 async function alreadyRunning(path: string): Promise<Error> {
   const pid = await daemonPid(path);
   const who = pid === undefined ? 'a daemon is starting or stopping' : `already running (pid ${pid})`;
-  return new Error(`${who} on ${path}: stop it with \`dirigo down\`, or set DIRIGO_SOCKET to run another`);
+  return new Error(
+    `${who} on ${path}: take its place with --replace, stop it with \`dirigo down\`, or set DIRIGO_SOCKET to run another`,
+  );
 }
 
 /** Process id of the daemon that answers there, undefined if none does. */
 async function daemonPid(path: string): Promise<number | undefined> {
   try {
-    const { body } = await request(path, 'GET', '/status');
+    const { body } = await requestOnce(path, 'GET', '/status');
     const { pid } = body as { pid?: unknown };
     return typeof pid === 'number' ? pid : undefined;
   } catch {

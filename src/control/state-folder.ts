@@ -5,12 +5,14 @@
  */
 import {
   closeSync,
+  existsSync,
   fsync,
   mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
   renameSync,
+  rmdirSync,
   rmSync,
   writeSync,
 } from 'node:fs';
@@ -245,4 +247,21 @@ function damaged(path: string, error: unknown): Error {
 
 function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
+}
+
+/**
+ * Removes the state from a folder, and the folder if nothing else is in it. No daemon may be using it.
+ * @returns false if there was none
+ */
+export function removeState(folder: string): boolean {
+  const found = existsSync(folder)
+    ? readdirSync(folder).filter(name => /^(state\.json(\.new)?|journal-[0-9]{12}\.jsonl)$/.test(name))
+    : [];
+  for (const name of found) rmSync(join(folder, name));
+  try {
+    rmdirSync(folder);
+  } catch {
+    // Something of others is in it, or it was not there.
+  }
+  return found.length > 0;
 }

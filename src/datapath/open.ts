@@ -8,6 +8,31 @@ export interface DatapathRequest {
 }
 
 /**
+ * Makes sure that such a data path could be opened, as far as that can be known without touching anything: another
+ * daemon may be running.
+ * @throws Error whose message is one line: what is missing and what to do
+ */
+export async function checkDatapath({ kind, interfaces }: DatapathRequest): Promise<void> {
+  if (kind === 'virtual') {
+    const { parseStaticInterface } = await import('./static-host.ts');
+    for (const each of interfaces) parseStaticInterface(each);
+    return;
+  }
+  requireXdpRequest(interfaces);
+  const { checkXdp } = await import('./xdp/predecessor.ts');
+  checkXdp(process.env.DIRIGO_BPF || undefined, interfaces);
+}
+
+function requireXdpRequest(interfaces: readonly string[]): void {
+  if (process.getuid?.() !== 0) {
+    throw new Error('the XDP data path needs root: run this as root, or use --datapath virtual');
+  }
+  if (interfaces.length === 0) {
+    throw new Error('the XDP data path needs an interface to attach to: name it with --interface');
+  }
+}
+
+/**
  * Loads only the code of that kind: the XDP one needs native libraries. Its programs and tables are pinned under
  * `DIRIGO_BPF`, by default /sys/fs/bpf/dirigo.
  * @throws Error whose message is one line: what is missing and what to do
@@ -20,12 +45,7 @@ export async function openDatapath({ kind, interfaces }: DatapathRequest): Promi
       interfaces.length === 0 ? {} : { interfaces: interfaces.map(parseStaticInterface) },
     );
   }
-  if (process.getuid?.() !== 0) {
-    throw new Error('the XDP data path needs root: run this as root, or use --datapath virtual');
-  }
-  if (interfaces.length === 0) {
-    throw new Error('the XDP data path needs an interface to attach to: name it with --interface');
-  }
+  requireXdpRequest(interfaces);
   const { XdpDatapath } = await import('./xdp/xdp-datapath.ts');
   const directory = process.env.DIRIGO_BPF;
   return new XdpDatapath({ interfaces, ...(directory ? { directory } : {}) });
