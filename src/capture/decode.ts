@@ -36,7 +36,7 @@ import {
 } from './names.ts';
 import { formatSeconds } from './summary.ts';
 import { DEEPEST_TUNNEL, greHeaderLength, innerPacket, packetBehind } from './tunnel.ts';
-import { macName } from './vendors.ts';
+import { macName, type VendorList } from './vendors.ts';
 
 export interface DecodedField {
   /** The name as tshark has it, for example `ip.ttl`. */
@@ -63,6 +63,8 @@ export interface DecodedFrame {
 export interface DecodeOptions {
   /** MAC addresses with their vendor's name (default), or plain. */
   names?: boolean;
+  /** Vendors besides the few that are built in. */
+  vendors?: VendorList;
 }
 
 /** At most this many bytes of payload are shown. */
@@ -73,9 +75,11 @@ export class Decoder {
   readonly #packet = new Packet();
   readonly #conversations = new Conversations();
   readonly #names: boolean;
+  readonly #vendors: VendorList | undefined;
 
   constructor(options: DecodeOptions = {}) {
     this.#names = options.names ?? true;
+    this.#vendors = options.vendors;
   }
 
   /**
@@ -100,7 +104,7 @@ export class Decoder {
     const source = formatMac(bytes, start + Ethernet.source);
     const type = view.getUint16(start + Ethernet.etherType);
     const shown = (at: number, plain: string): string => {
-      const name = this.#names ? macName(bytes, start + at) : plain;
+      const name = this.#names ? macName(bytes, start + at, this.#vendors) : plain;
       return `${name} (${plain})`;
     };
     const to = shown(Ethernet.destination, destination);

@@ -4,6 +4,7 @@ import { Filter } from './filter.ts';
 import type { CapturedFrame } from './frame.ts';
 import { formatSummary, Summarizer } from './summary.ts';
 import { tsharkJson } from './tshark-json.ts';
+import type { VendorList } from './vendors.ts';
 
 export interface CapturePrinterOptions {
   /** A filter in pcap's language; frames it does not let through are not counted. Default: all frames. */
@@ -15,6 +16,8 @@ export interface CapturePrinterOptions {
   numbering?: boolean;
   /** MAC addresses with their vendor's name (default true), or plain as with `tshark -n`. */
   names?: boolean;
+  /** Vendors besides the few that are built in. */
+  vendors?: VendorList;
 }
 
 /** Give it frames in the order they are seen; it counts them and measures times from the first one. */
@@ -29,12 +32,13 @@ export class CapturePrinter {
 
   /** Throws FilterError, whose message names the word and its position. */
   constructor(options: CapturePrinterOptions = {}) {
-    const names = options.names ?? true;
+    const { names = true, vendors } = options;
+    const naming = vendors ? { names, vendors } : { names };
     this.#filter = new Filter(options.filter ?? '');
     this.#format = options.format ?? 'summary';
     this.#numbering = options.numbering ?? true;
-    this.#summarizer = new Summarizer({ names });
-    this.#decoder = new Decoder({ names });
+    this.#summarizer = new Summarizer(naming);
+    this.#decoder = new Decoder(naming);
   }
 
   /** Frames printed so far. */

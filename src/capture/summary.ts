@@ -28,7 +28,7 @@ import {
   shortProtocolName,
 } from './names.ts';
 import { DEEPEST_TUNNEL, innerPacket } from './tunnel.ts';
-import { macName } from './vendors.ts';
+import { macName, type VendorList } from './vendors.ts';
 
 /** The columns that come from the frame itself. */
 export interface Summary {
@@ -45,6 +45,8 @@ export interface Summary {
 export interface SummaryOptions {
   /** MAC addresses with their vendor's name (default), or plain. */
   names?: boolean;
+  /** Vendors besides the few that are built in. */
+  vendors?: VendorList;
 }
 
 /** Reads frames in the order they were captured in; it remembers where TCP conversations began. */
@@ -52,9 +54,11 @@ export class Summarizer {
   readonly #packet = new Packet();
   readonly #conversations = new Conversations();
   readonly #names: boolean;
+  readonly #vendors: VendorList | undefined;
 
   constructor(options: SummaryOptions = {}) {
     this.#names = options.names ?? true;
+    this.#vendors = options.vendors;
   }
 
   /** Never throws: what cannot be read is named in the info column. */
@@ -95,7 +99,7 @@ export class Summarizer {
 
   #mac(bytes: Uint8Array, at: number): string {
     if (bytes.length < at + 6) return '';
-    return this.#names ? macName(bytes, at) : formatMac(bytes, at);
+    return this.#names ? macName(bytes, at, this.#vendors) : formatMac(bytes, at);
   }
 
   #describe(packet: Packet): [protocol: string, info: string] {

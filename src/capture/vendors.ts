@@ -1,11 +1,12 @@
 /**
- * Who made a network card, from the first bytes of its MAC address, in the words of Wireshark 1.10 (at most eight
- * letters). A short table: the virtual machines a lab consists of, and the addresses that protocols reserve.
+ * Who made a network card, from the first bytes of its MAC address, in the words of Wireshark: at most eight letters. A
+ * short table is built in: the virtual machines a lab consists of, and the addresses that protocols reserve. Whoever has
+ * the list of the IEEE hands it in.
  */
 import { formatMac } from '../wire/address.ts';
 
 /** Prefixes of whole bytes in hex; a longer one that fits goes before a shorter one. */
-const VENDORS: ReadonlyMap<string, string> = new Map([
+const BUILT_IN: ReadonlyMap<string, string> = new Map([
   ['000569', 'Vmware'],
   ['000c29', 'Vmware'],
   ['001c14', 'Vmware'],
@@ -22,19 +23,93 @@ const VENDORS: ReadonlyMap<string, string> = new Map([
   ['3333', 'IPv6mcast'],
 ]);
 
-const LONGEST_PREFIX = 5;
+/** Hex digits of the prefixes in the built-in table and in the IEEE's list (MA-S, MA-M, MA-L), the longest first. */
+const BUILT_IN_LENGTHS = [10, 6, 4] as const;
+const LISTED_LENGTHS = [9, 7, 6] as const;
+
+/** The IEEE's list: names of organisations (the first line is theirs) by 6, 7 or 9 hex digits in capitals. */
+export type VendorList = Readonly<Record<string, string>>;
 
 /**
- * A MAC address as people recognise it: `Broadcast`, the vendor and the bytes behind its prefix
- * (`Vmware_2e:aa:48`), or plain bytes where the vendor is not in the table.
+ * A MAC address as people recognise it: `Broadcast`, the vendor and what stands behind its prefix
+ * (`Vmware_2e:aa:48`), or plain bytes where nobody knows the vendor.
+ * @param list asked for what is not built in
  */
-export function macName(bytes: Uint8Array, at = 0): string {
+export function macName(bytes: Uint8Array, at = 0, list: VendorList = {}): string {
   const plain = formatMac(bytes, at);
   if (plain === 'ff:ff:ff:ff:ff:ff') return 'Broadcast';
-  const parts = plain.split(':');
-  for (let length = LONGEST_PREFIX; length >= 2; length--) {
-    const vendor = VENDORS.get(parts.slice(0, length).join(''));
-    if (vendor !== undefined) return `${vendor}_${parts.slice(length).join(':')}`;
+  const digits = plain.replaceAll(':', '');
+  for (const length of BUILT_IN_LENGTHS) {
+    const vendor = BUILT_IN.get(digits.slice(0, length));
+    if (vendor !== undefined) return `${vendor}_${behind(digits, length)}`;
+  }
+  for (const length of LISTED_LENGTHS) {
+    const name = list[digits.slice(0, length).toUpperCase()];
+    const vendor = name === undefined ? '' : shortVendorName(name);
+    if (vendor !== '') return `${vendor}_${behind(digits, length)}`;
   }
   return plain;
+}
+
+/** The digits behind a prefix, in bytes. */
+function behind(digits: string, length: number): string {
+  const rest = digits.slice(length);
+  const first = rest.length % 2 === 0 ? [] : [rest.slice(0, 1)];
+  return [...first, ...(rest.slice(first.length).match(/../g) ?? [])].join(':');
+}
+
+/** Words that say what kind of company it is. */
+const LEGAL_FORMS = [
+  ...[
+    'a/s',
+    'ab',
+    'ag',
+    'b v',
+    'bv',
+    'co',
+    'company',
+    'corp',
+    'corporation',
+    'de c v',
+    'gmbh',
+    'inc',
+    'incorporated',
+  ],
+  ...[
+    'k k',
+    'kg',
+    'kk',
+    'limited',
+    'llc',
+    'ltd',
+    'n v',
+    'of',
+    'oy',
+    'oyj',
+    'plc',
+    'pty',
+    'pvt',
+    's a',
+    's p a',
+    's r l',
+  ],
+  ...['sa', 'sarl', 'spa', 'srl', 'systems', 'the'],
+];
+const LEGAL_FORM = new RegExp(` (?:${LEGAL_FORMS.join('|')})(?= |$)`, 'gi');
+
+/** What Wireshark makes of an organisation's name: `Huawei Technologies Co.,Ltd` is `HuaweiTe`. */
+export function shortVendorName(name: string): string {
+  let text = (name.split('\n', 1)[0] as string)
+    .replace(/['"`]/g, '')
+    .replace(/[,.;:()]+/g, ' ')
+    .replace(/\s+/g, ' ')
+    .trim();
+  // All in capitals is not how a company writes itself.
+  if (text === text.toUpperCase())
+    text = text.toLowerCase().replace(/(?<=^|[\s\-&/])\w/g, letter => letter.toUpperCase());
+  return text
+    .replace(LEGAL_FORM, ' ')
+    .replace(/^the /i, '')
+    .replace(/[^\w\-+!*]/g, '')
+    .slice(0, 8);
 }

@@ -7,6 +7,7 @@ import { PcapngWriter } from '../capture/pcapng.ts';
 import { CapturePrinter } from '../capture/printer.ts';
 import { StopConditions } from '../capture/stop-conditions.ts';
 import type { CaptureOptions } from './capture-run.ts';
+import { vendorList } from './vendor.ts';
 
 /** Bytes of the file that are gathered until they are written. */
 const BUFFER_BYTES = 1 << 20;
@@ -35,6 +36,7 @@ export class CaptureOutput {
     this.#printer = new CapturePrinter({
       format: options.type === 'json' ? 'json' : options.V ? 'tree' : 'summary',
       names: !options.n,
+      ...(this.#prints && !options.n ? { vendors: vendorList() } : {}),
     });
     if (options.write !== undefined)
       this.#writer = options.fileType === 'pcap' ? new PcapWriter() : new PcapngWriter();
