@@ -4,12 +4,14 @@
  */
 import { directorBenchmark } from './director.ts';
 import { pathBenchmark } from './path.ts';
+import { stateBenchmark } from './state.ts';
 import { xdpBenchmark } from './xdp.ts';
 
 const benchmarks: ReadonlyMap<string, (file?: string) => void | Promise<void>> = new Map([
   ['director', directorBenchmark],
   ['xdp', xdpBenchmark],
   ['path', pathBenchmark],
+  ['state', stateBenchmark],
 ]);
 
 const chosen = new Map(

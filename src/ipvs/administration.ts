@@ -107,7 +107,7 @@ export class Administration implements VirtualServer {
   estimate(): void {
     for (const service of this.#table.services()) {
       for (const { index } of service.destinations) {
-        this.#pool.tally(index).estimate(this.#pool.counters, index * COUNTER_STRIDE, ESTIMATION_PERIOD);
+        this.#pool.estimate(index, ESTIMATION_PERIOD);
       }
       this.#tallyOf(service).estimate(this.#countersOf(service), 0, ESTIMATION_PERIOD);
     }
@@ -416,7 +416,7 @@ export class Administration implements VirtualServer {
       activeConnections: this.#pool.table.active(index),
       inactiveConnections: this.#pool.table.inactive(index),
       persistentConnections: this.#pool.persistent[index] as number,
-      statistics: this.#pool.tally(index).statistics(this.#pool.counters, index * COUNTER_STRIDE),
+      statistics: this.#pool.statistics(index),
     }),
   };
 

@@ -16,8 +16,8 @@ import {
 import type { Network, NextHop } from './network.ts';
 import { PathMtus } from './path-mtus.ts';
 import type { Destination } from './service-table.ts';
-import { type ForwardingMethod, IpvsError, type TunnelChecksum } from './specification.ts';
-import { COUNTER_STRIDE, Tally } from './statistics.ts';
+import { type ForwardingMethod, IpvsError, type Statistics, type TunnelChecksum } from './specification.ts';
+import { COUNTER_STRIDE, hasCounted, Tally } from './statistics.ts';
 
 const FORWARDING: Readonly<Record<ForwardingMethod, number>> = {
   masq: Forwarding.masq,
@@ -86,7 +86,7 @@ export class ServerPool {
       if (destination.index < 0) {
         throw new IpvsError('ENOMEM', `no room for more than ${this.table.capacity} destinations`);
       }
-      this.#tallies[destination.index] = new Tally();
+      this.#tallies[destination.index] = undefined;
       this.counters.fill(0, destination.index * COUNTER_STRIDE, (destination.index + 1) * COUNTER_STRIDE);
     }
     if (!this.owners[destination.index]) this.#countAddress(destination.address, 1);
@@ -229,19 +229,28 @@ export class ServerPool {
   }
 
   zero(index: number): void {
-    this.tally(index).zero(this.counters, index * COUNTER_STRIDE);
+    this.#tallies[index]?.zero(this.counters, index * COUNTER_STRIDE);
   }
 
-  /** The rates of a destination. */
-  tally(index: number): Tally {
+  /** Takes a sample of a destination's rates. One that never counted anything has none, and costs nothing. */
+  estimate(index: number, seconds: number): void {
+    const at = index * COUNTER_STRIDE;
     let tally = this.#tallies[index];
     if (!tally) {
+      if (!hasCounted(this.counters, at)) return;
       tally = new Tally();
       this.#tallies[index] = tally;
     }
-    return tally;
+    tally.estimate(this.counters, at, seconds);
+  }
+
+  /** What a destination has counted, and its rates. */
+  statistics(index: number): Statistics {
+    return (this.#tallies[index] ?? NO_RATES).statistics(this.counters, index * COUNTER_STRIDE);
   }
 }
+
+const NO_RATES = new Tally();
 
 function trashKey(destination: Destination): string {
   return `${destination.service.name} ${destination.specification.address} ${destination.specification.port}`;

@@ -95,6 +95,12 @@ export class Tally {
   }
 }
 
+/** True if a row of counters is not all zero. */
+export function hasCounted(counters: Float64Array, at: number): boolean {
+  for (let index = 0; index < COUNTERS; index++) if (counters[at + index] !== 0) return true;
+  return false;
+}
+
 function scaleOf(counter: number): number {
   return counter === Counter.inBytes || counter === Counter.outBytes ? BYTE_SCALE : PACKET_SCALE;
 }

@@ -17,6 +17,7 @@ export function parseNumber(text: string, least: number, greatest: number): numb
  * the rest; anything may follow a blank.
  */
 export function parseClassicIpv4(text: string): string | undefined {
+  if (CANONICAL_IPV4.test(text)) return text;
   const match = /^((?:[0-9][0-9a-fA-FxX]*\.){0,3}[0-9][0-9a-fA-FxX]*)(?:[ \t\n\v\f\r].*)?$/s.exec(text);
   if (!match) return undefined;
   const parts = (match[1] as string).split('.').map(parseClassicPart);
@@ -29,6 +30,9 @@ export function parseClassicIpv4(text: string): string | undefined {
   }
   return [24, 16, 8, 0].map(shift => Math.floor(value / 2 ** shift) % 256).join('.');
 }
+
+/** What is written as almost everybody writes it needs no conversion. */
+const CANONICAL_IPV4 = /^(?:(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(?:\.(?=[0-9])|$)){4}$/;
 
 function parseClassicPart(text: string): number | undefined {
   if (/^0[xX][0-9a-fA-F]+$/.test(text)) return Number.parseInt(text.slice(2), 16);
