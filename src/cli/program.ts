@@ -1,15 +1,19 @@
 /** What commands `dirigo` has: help, man pages and completions are made from this. */
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
+import { addApply } from './apply.ts';
 import { addArp } from './arp.ts';
 import { addCapture } from './capture.ts';
 import { addCompletion } from './completion.ts';
 import { addDown } from './down.ts';
 import { addMarks } from './marks.ts';
+import { addPlan } from './plan.ts';
 import { addReload } from './reload.ts';
 import { addReplay } from './replay.ts';
+import { addRollback } from './rollback.ts';
 import { addSession } from './session.ts';
 import { addSetting } from './setting.ts';
+import { addState } from './state.ts';
 import { addStatus } from './status.ts';
 import { addUp } from './up.ts';
 
@@ -37,6 +41,10 @@ export function createProgram(): Command {
   addStatus(program);
   addSetting(program);
   addMarks(program);
+  addState(program);
+  addPlan(program);
+  addApply(program);
+  addRollback(program);
   addReplay(program);
   addCapture(program);
   addArp(program);

@@ -8,6 +8,7 @@
  * | `GET /services`, `GET /connections` | what the listings show, as data |
  * | `GET /settings`, `POST /settings` `{name, value}` | all settings; the one that was set |
  * | `GET /marks`, `POST /marks` `{rules}` | the rules of firewall marks; all of them replaced |
+ * | `/state`, `/revisions`, `/plan`, `/apply`, `/rollback` | see `routes/state.ts` |
  * | `POST /shutdown` `{remove, successor}` | the daemon stops; with `remove`, the data path goes too; with `successor`, another one follows |
  * | `POST /reload` | the daemon begins anew, in the version that is installed |
  */
@@ -18,7 +19,9 @@ import { SettingError, settingName } from '../ipvs/settings.ts';
 import type { VirtualServer } from '../ipvs/specification.ts';
 import { type IpvsadmResult, isListing, runIpvsadm } from '../ipvsadm/run.ts';
 import { type Configuration, StateNotKept } from './configuration.ts';
-import { NameUnknown, type SystemNames } from './names.ts';
+import { type SystemNames, withNames } from './names.ts';
+import { fieldsOf, RequestRefused } from './refused.ts';
+import { stateRoutes } from './routes/state.ts';
 
 export interface ApiRequest {
   method: string;
@@ -66,22 +69,15 @@ export interface ShutdownOptions extends StopOptions {
   successor?: boolean;
 }
 
-/** A request that cannot be done as it stands; `status` is HTTP's. */
-class RequestRefused extends Error {
-  readonly status: number;
+export type Handler = (body: unknown) => object | Promise<object>;
 
-  constructor(status: number, message: string) {
-    super(message);
-    this.status = status;
-  }
-}
-
-type Handler = (body: unknown) => object | Promise<object>;
+/** Handlers by path and method. */
+export type Routes = ReadonlyMap<string, ReadonlyMap<string, Handler>>;
 
 export class Api {
   readonly #options: ApiOptions;
   readonly #startedAt = new Date().toISOString();
-  readonly #handlers: ReadonlyMap<string, ReadonlyMap<string, Handler>>;
+  readonly #handlers: Routes;
 
   constructor(options: ApiOptions) {
     this.#options = options;
@@ -105,6 +101,7 @@ export class Api {
         ]),
       ],
       ['/shutdown', new Map([['POST', body => this.#shutdown(body)]])],
+      ...stateRoutes(options),
       ['/reload', new Map([['POST', () => this.#reload()]])],
     ]);
   }
@@ -173,7 +170,7 @@ export class Api {
     const cause = ['ipvsadm', ...argv].join(' ');
     return configuration.edit(cause, () => {
       names.refresh();
-      return this.#withNames(() => runIpvsadm(argv, stdin, this.#server(), names));
+      return withNames(names, () => runIpvsadm(argv, stdin, this.#server(), names));
     });
   }
 
@@ -181,7 +178,7 @@ export class Api {
   async #list(argv: readonly string[]): Promise<IpvsadmResult> {
     const { names } = this.#options;
     names.refresh();
-    const result = await this.#withNames(() => runIpvsadm(argv, '', this.#server(), names));
+    const result = await withNames(names, () => runIpvsadm(argv, '', this.#server(), names));
     return (await names.lookUpWanted()) ? runIpvsadm(argv, '', this.#server(), names) : result;
   }
 
@@ -212,18 +209,6 @@ export class Api {
     return { rules: director.marks.rules.map(formatMarkRule) };
   }
 
-  /** Runs a command, again for each name in it that had to be looked up: it changes nothing before it knows all. */
-  async #withNames(run: () => IpvsadmResult): Promise<IpvsadmResult> {
-    for (;;) {
-      try {
-        return run();
-      } catch (error) {
-        if (!(error instanceof NameUnknown)) throw error;
-        await this.#options.names.lookUp(error.host);
-      }
-    }
-  }
-
   #shutdown(body: unknown): object {
     const { remove = false, successor = false } = fieldsOf(body ?? {}, ['remove', 'successor']);
     if (typeof remove !== 'boolean') throw new RequestRefused(400, '"remove" is not true or false');
@@ -246,16 +231,6 @@ export class Api {
     }
     return { pid: process.pid, startedAt: this.#startedAt };
   }
-}
-
-/** The fields of a JSON object that has no others. */
-function fieldsOf(body: unknown, names: readonly string[]): Record<string, unknown> {
-  if (typeof body !== 'object' || body === null || Array.isArray(body)) {
-    throw new RequestRefused(400, `the body is not a JSON object with ${names.join(' and ')}`);
-  }
-  const unknown = Object.keys(body).find(name => !names.includes(name));
-  if (unknown !== undefined) throw new RequestRefused(400, `unknown field ${JSON.stringify(unknown)}`);
-  return { ...body };
 }
 
 /** Does what may be refused for a value that makes no sense; the reason is the answer then. */

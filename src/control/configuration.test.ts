@@ -52,7 +52,7 @@ test('apply makes exactly what was asked for, whatever was there', async () => {
       await from.configuration.apply('apply', target);
       assert.equal(from.configuration.revision, after);
       if (after === revision) return;
-      assert.equal(await from.configuration.rollback(), revision);
+      assert.equal((await from.configuration.rollback()).to, revision);
       assert.equal(text(captureState(from.director)), before);
     }),
     { numRuns: 150 },
@@ -120,9 +120,9 @@ test('rollback says what it cannot do', async () => {
       (error: unknown) => error instanceof RevisionError && /there are 0 to 1/.test(error.message),
     );
   }
-  assert.equal(await configuration.rollback(), 0);
+  assert.equal((await configuration.rollback()).to, 0);
   assert.equal(configuration.state().services.length, 0);
-  assert.equal(await configuration.rollback(), 1, 'the one before the last is the one with the service');
+  assert.equal((await configuration.rollback()).to, 1, 'the one before the last is the one with the service');
   assert.equal(configuration.state().services.length, 1);
 });
 

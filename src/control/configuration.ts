@@ -10,6 +10,7 @@ import { type ServiceKey, serviceKeyText } from '../ipvs/specification.ts';
 import { applyPatch } from './apply-patch.ts';
 import { captureSections, captureService, captureState, type DesiredState } from './desired-state.ts';
 import type { Revision } from './journal.ts';
+import { describePatch, type Plan } from './plan.ts';
 import { HISTORY, type StateFolder } from './state-folder.ts';
 import {
   inverted,
@@ -22,6 +23,7 @@ import {
   StateModel,
   withPlaces,
 } from './state-patch.ts';
+import type { PartialState } from './state-text.ts';
 
 export interface ConfigurationOptions {
   datapath: Pick<Datapath, 'director' | 'interfaceIndex' | 'now'>;
@@ -183,24 +185,57 @@ export class Configuration {
   }
 
   /**
-   * Makes the configuration `target`, within one turn.
-   * @throws what the director refuses; nothing has changed then
+   * What `apply` would change, and whom that affects.
+   * @param clients affected clients that are listed at most
    */
-  apply(cause: string, target: DesiredState): Promise<void> {
-    return this.edit(cause, () => this.#become(new StateModel(target)));
+  plan(target: PartialState, clients = 0): Plan {
+    return this.#describe(this.#model.with(target), clients);
+  }
+
+  /** What `rollback` would change. @throws RevisionError */
+  planRollback(number: number = this.#revision - 1, clients = 0): Plan {
+    return this.#describe(this.modelAt(number), clients);
+  }
+
+  #describe(target: StateModel, clients: number): Plan {
+    this.#director.administration.now = this.#datapath.now();
+    const patch = patchBetween(this.#model, target);
+    return describePatch(this.#director, patch, { revision: this.#revision, clients });
+  }
+
+  /**
+   * Makes the configuration `target`, within one turn; what it leaves out stays.
+   * @param revision only if this is the last revision still
+   * @returns the plan that was carried out
+   * @throws RevisionError; what the director refuses. Nothing has changed then.
+   */
+  apply(cause: string, target: PartialState, revision?: number): Promise<Plan> {
+    return this.edit(cause, () => {
+      if (revision !== undefined && revision !== this.#revision) {
+        throw new RevisionError(
+          `the configuration is at revision ${this.#revision}, not at ${revision} any more: look at the plan again`,
+        );
+      }
+      const model = this.#model.with(target);
+      const plan = this.#describe(model, 0);
+      this.#become(model);
+      return plan;
+    });
   }
 
   /**
    * Goes back to the state after revision `number` (0: the one before the first).
    * @param number undefined: the one before the last
-   * @returns the number it went to
+   * @returns the number it went to, and the plan that was carried out
    * @throws RevisionError if that is not remembered; what the director refuses
    */
-  async rollback(number?: number): Promise<number> {
+  rollback(number?: number): Promise<{ to: number; plan: Plan }> {
     return this.edit(number === undefined ? 'rollback' : `rollback --to ${number}`, () => {
-      const target = number ?? this.#revision - 1;
-      this.#become(this.modelAt(target));
-      return target;
+      const to = number ?? this.#revision - 1;
+      const model = this.modelAt(to);
+      const plan = this.#describe(model, 0);
+      this.#become(model);
+      return { to, plan };
     });
   }
 

@@ -109,6 +109,18 @@ export class SystemNames implements NameService {
   }
 }
 
+/** Does something that changes nothing before it knows all names, again for each that has to be looked up. */
+export async function withNames<Result>(names: SystemNames, work: () => Result): Promise<Result> {
+  for (;;) {
+    try {
+      return work();
+    } catch (error) {
+      if (!(error instanceof NameUnknown)) throw error;
+      await names.lookUp(error.host);
+    }
+  }
+}
+
 function readIfThere(path: string): string {
   try {
     return readFileSync(path, 'utf8');

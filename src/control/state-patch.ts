@@ -7,6 +7,7 @@
 
 import { serviceKeyText } from '../ipvs/specification.ts';
 import type { DesiredService, DesiredState } from './desired-state.ts';
+import type { PartialState } from './state-text.ts';
 
 /** The parts of the state beside the services. */
 export const SECTIONS = ['timeouts', 'syncDaemons', 'settings', 'marks'] as const;
@@ -66,6 +67,27 @@ export class StateModel {
     return copy;
   }
 
+  /** A copy with the parts that are given in the place of its own. */
+  with(given: PartialState): StateModel {
+    const model = this.copy();
+    for (const section of SECTIONS) {
+      if (given[section] !== undefined) model.sections[section] = JSON.stringify(given[section]);
+    }
+    if (given.services === undefined) return model;
+    const services = new Map(given.services.map(each => [serviceKeyText(each.key), each]));
+    model.services.clear();
+    const names = given.unordered
+      ? [...this.services.keys()].filter(name => services.has(name)).concat([...services.keys()])
+      : services.keys();
+    for (const name of new Set(names)) {
+      const service = services.get(name) as DesiredService;
+      const known = this.services.get(name);
+      const kept = given.unordered && known ? inKnownOrder(JSON.parse(known), service) : service;
+      model.services.set(name, JSON.stringify(kept));
+    }
+    return model;
+  }
+
   /** Goes a step. */
   apply(patch: Patch): void {
     for (const [section, { after }] of Object.entries(patch.sections)) {
@@ -94,6 +116,15 @@ export class StateModel {
     this.services.clear();
     for (const [name, text] of entries) this.services.set(name, text);
   }
+}
+
+/** A service with its servers in the order that those known before had, and then the new ones. */
+function inKnownOrder(known: DesiredService, service: DesiredService): DesiredService {
+  const places = new Map(known.destinations.map(({ address, port }, at) => [`${address} ${port}`, at]));
+  const placeOf = ({ address, port }: { address: string; port: number }): number =>
+    places.get(`${address} ${port}`) ?? places.size;
+  const destinations = service.destinations.toSorted((one, other) => placeOf(one) - placeOf(other));
+  return { ...service, destinations };
 }
 
 const EMPTY_STATE: DesiredState = {

@@ -22,7 +22,10 @@ export class StateTextError extends Error {
 }
 
 /** A state of which parts may be missing. */
-export type PartialState = Partial<DesiredState>;
+export interface PartialState extends Partial<DesiredState> {
+  /** The order of services and servers says nothing: those that stay keep theirs, and new ones come last. */
+  unordered?: true;
+}
 
 /** What stands in a snapshot. @throws StateTextError, SyntaxError */
 export function parseStoredState(text: string): { state: DesiredState; revision: number } {
