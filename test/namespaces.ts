@@ -74,7 +74,7 @@ export class NamespaceLab {
   ): ChildProcess {
     const child = spawn('nsenter', [`--net=${this.namespace(host)}`, command, ...parameters], {
       env: { ...process.env, ...environment },
-      stdio: ['ignore', 'pipe', 'pipe'],
+      stdio: ['pipe', 'pipe', 'pipe'],
     });
     child.stdout?.setEncoding('utf8');
     child.stderr?.setEncoding('utf8');

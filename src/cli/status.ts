@@ -1,6 +1,7 @@
 /** `dirigo status`: what the daemon is and holds. */
 import type { Command } from 'commander';
 import type { DaemonStatus } from '../control/api.ts';
+import type { StatusRow } from '../datapath/datapath.ts';
 import { ask } from './ask.ts';
 import { orFail } from './failure.ts';
 
@@ -29,9 +30,26 @@ function statusText(status: DaemonStatus): string {
     ...Object.entries(details),
   ];
   return rows
-    .flatMap(([name, value]) => {
-      const values: unknown[] = Array.isArray(value) ? value : [value];
-      return values.map((each, index) => `${(index === 0 ? name : '').padEnd(12)} ${each}\n`);
-    })
+    .flatMap(([name, value]) =>
+      linesOf(value).map((line, index) => `${(index === 0 ? name : '').padEnd(12)} ${line}\n`),
+    )
     .join('');
+}
+
+/** A value as lines: a list's elements, the counters of a record that are not 0, the rows of a table. */
+function linesOf(value: unknown): string[] {
+  if (Array.isArray(value)) return value.map(each => (isRow(each) ? rowText(each) : String(each)));
+  if (!isRow(value)) return [String(value)];
+  const counted = Object.entries(value).filter(([, count]) => count !== 0);
+  return counted.length === 0 ? ['none'] : counted.map(([name, count]) => `${name} ${count}`);
+}
+
+function isRow(value: unknown): value is StatusRow {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function rowText(row: StatusRow): string {
+  return Object.entries(row)
+    .map(([name, value]) => `${name} ${value}`)
+    .join(', ');
 }

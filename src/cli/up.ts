@@ -2,8 +2,9 @@
 import { type Command, Option } from 'commander';
 import type { DatapathKind } from '../datapath/datapath.ts';
 import { orFail } from './failure.ts';
+import { addXdpOptions, type XdpOptions, xdpRequest } from './xdp-options.ts';
 
-interface UpOptions {
+interface UpOptions extends XdpOptions {
   datapath: DatapathKind;
   interface: string[];
   /** Undefined: the default of the data path; false: nowhere. */
@@ -16,7 +17,7 @@ interface UpOptions {
 const DEFAULT_STATE = '/var/lib/dirigo';
 
 export function addUp(program: Command): void {
-  program
+  const command = program
     .command('up')
     .summary('start the daemon')
     .description(
@@ -40,7 +41,8 @@ export function addUp(program: Command): void {
       )
         .argParser((value: string, before: string[]) => [...before, value])
         .default([], 'virtual: eth0=10.0.0.1/24,10.0.0.3/32,2001:db8::1/64'),
-    )
+    );
+  addXdpOptions(command)
     .addOption(
       new Option(
         '--state <folder>',
@@ -57,7 +59,9 @@ export function addUp(program: Command): void {
     .action((options: UpOptions) => orFail(() => (options.check ? check(options) : up(options))));
 }
 
-async function check({ datapath: kind, interface: interfaces }: UpOptions): Promise<void> {
+async function check(options: UpOptions): Promise<void> {
+  const { datapath: kind, interface: interfaces } = options;
+  xdpRequest(kind, options);
   const { checkDatapath } = await import('../datapath/open.ts');
   await import('../control/daemon.ts');
   await checkDatapath({ kind, interfaces });
@@ -70,7 +74,11 @@ async function up(options: UpOptions): Promise<void> {
   const { DEFAULT_SOCKET, socketPath } = await import('../control/socket-path.ts');
   const { Supervisor } = await import('../control/supervisor.ts');
   const { successor } = await import('./successor.ts');
-  const request = { kind: options.datapath, interfaces: options.interface };
+  const request = {
+    kind: options.datapath,
+    interfaces: options.interface,
+    xdp: xdpRequest(options.datapath, options),
+  };
   const socket = socketPath();
   const supervisor = await Supervisor.connect();
   if (options.replace) {

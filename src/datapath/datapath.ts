@@ -8,8 +8,13 @@ import type { Observation, ObservationOptions } from './observation.ts';
 
 export type DatapathKind = 'virtual' | 'xdp';
 
+/** Counters by what they count, or one row of a table. */
+export type StatusRow = Readonly<Record<string, string | number>>;
+
 /** Plain data for people and JSON, each key a word that says what the value is ("mode": "native"). */
-export type DatapathStatus = Readonly<Record<string, string | number | boolean | readonly string[]>>;
+export type DatapathStatus = Readonly<
+  Record<string, string | number | boolean | readonly string[] | StatusRow | readonly StatusRow[]>
+>;
 
 export interface StopOptions {
   /**

@@ -5,6 +5,19 @@ export interface DatapathRequest {
   kind: DatapathKind;
   /** Of `--interface`: for xdp the names of the interfaces to attach to, for virtual the host's, `NAME=ADDRESS/PREFIX,…`. */
   interfaces: readonly string[];
+  /** For xdp only; what is missing is the data path's default. */
+  xdp?: XdpRequest;
+}
+
+export interface XdpRequest {
+  mode?: 'auto' | 'native' | 'generic';
+  /** Most connections, 1..16777214. */
+  capacity?: number;
+  /** Most services, and most real servers in them. */
+  services?: number;
+  destinations?: number;
+  /** Frames that may wait for the director on each receive queue, a power of two. */
+  ring?: number;
 }
 
 /**
@@ -37,7 +50,7 @@ function requireXdpRequest(interfaces: readonly string[]): void {
  * `DIRIGO_BPF`, by default /sys/fs/bpf/dirigo.
  * @throws Error whose message is one line: what is missing and what to do
  */
-export async function openDatapath({ kind, interfaces }: DatapathRequest): Promise<Datapath> {
+export async function openDatapath({ kind, interfaces, xdp = {} }: DatapathRequest): Promise<Datapath> {
   if (kind === 'virtual') {
     const { VirtualDatapath } = await import('./virtual.ts');
     const { parseStaticInterface } = await import('./static-host.ts');
@@ -48,5 +61,12 @@ export async function openDatapath({ kind, interfaces }: DatapathRequest): Promi
   requireXdpRequest(interfaces);
   const { XdpDatapath } = await import('./xdp/xdp-datapath.ts');
   const directory = process.env.DIRIGO_BPF;
-  return new XdpDatapath({ interfaces, ...(directory ? { directory } : {}) });
+  const { services, destinations, ...options } = xdp;
+  return new XdpDatapath({
+    interfaces,
+    ...options,
+    ...(services === undefined ? {} : { serviceCapacity: services }),
+    ...(destinations === undefined ? {} : { destinationCapacity: destinations }),
+    ...(directory ? { directory } : {}),
+  });
 }

@@ -26,17 +26,18 @@ import {
 } from './service-table.ts';
 import type { Settings } from './settings.ts';
 import { SIP_ENGINE } from './sip.ts';
-import type {
-  ConnectionStatus,
-  DestinationSpecification,
-  ServiceKey,
-  ServiceSpecification,
-  ServiceStatus,
-  Statistics,
-  SyncDaemon,
-  SyncRole,
-  Timeouts,
-  VirtualServer,
+import {
+  type ConnectionStatus,
+  type DestinationSpecification,
+  IpvsError,
+  type ServiceKey,
+  type ServiceSpecification,
+  type ServiceStatus,
+  type Statistics,
+  type SyncDaemon,
+  type SyncRole,
+  type Timeouts,
+  type VirtualServer,
 } from './specification.ts';
 import { COUNTER_STRIDE, ESTIMATION_PERIOD, Tally } from './statistics.ts';
 import { TCP_STATE_NAMES } from './tcp-states.ts';
@@ -59,6 +60,8 @@ export class Administration implements VirtualServer {
   engineDataOf: (slot: number) => string | undefined = () => undefined;
   readonly #listeners = new Set<ConfigurationListener>();
   readonly #lifecycle: Lifecycle;
+  /** Most services; the data path may have room for so many only. */
+  serviceCapacity = Number.POSITIVE_INFINITY;
   readonly #pool: ServerPool;
   readonly #index: ServiceIndex;
   readonly #settings: Settings;
@@ -190,6 +193,9 @@ export class Administration implements VirtualServer {
   #listener(): ServiceTableListener {
     return {
       serviceAdded: service => {
+        if (this.#table.size > this.serviceCapacity) {
+          throw new IpvsError('ENOMEM', `no room for more than ${this.serviceCapacity} services`);
+        }
         this.#index.add(service);
         this.engines += countEngines(service.specification);
         this.#compile(service, 'service');

@@ -29,7 +29,7 @@ const Option = {
   options: 8,
 } as const;
 const Page = { rx: 0, tx: 0x8000_0000, fill: 0x1_0000_0000, completion: 0x1_8000_0000 } as const;
-const BindFlag = { sharedMemory: 1, copy: 2, needWakeup: 8 } as const;
+const BindFlag = { sharedMemory: 1, copy: 2, needWakeup: 8, scattered: 16 } as const;
 const RING_NEED_WAKEUP = 1;
 
 /** Bytes of a chunk: a frame and its headroom must fit. */
@@ -109,6 +109,8 @@ interface RingOffsets {
 /** Words of a descriptor: a chunk's address (fill, completion), or address, length and options (receive, transmit). */
 export const CHUNK_WORDS = 2;
 export const FRAME_WORDS = 4;
+/** In a descriptor's options: the frame goes on in the next one (XDP_PKT_CONTD). */
+export const FRAME_CONTINUES = 1;
 
 export interface XdpSocketOptions {
   interfaceIndex: number;
@@ -119,18 +121,26 @@ export interface XdpSocketOptions {
   slots: number;
   /** Never use the driver's zero-copy mode, even if it has one. */
   copy: boolean;
+  /** Frames may be longer than a chunk and take several (Linux 6.6); of sockets that share memory the first decides. */
+  scattered: boolean;
 }
 
 /** What the kernel counted on a socket since it was opened. */
 export interface XdpSocketStatistics {
+  /** Frames dropped because no chunk was free (counted in `fillRingEmpty`, too) or because they were too long. */
   dropped: number;
+  /** Frames dropped because the receive ring was full. */
   ringFull: number;
+  /** Times that no chunk was free for a frame. */
   fillRingEmpty: number;
+  /** Descriptors that the kernel refused to send. */
+  invalidTransmit: number;
 }
 
 export class XdpSocket {
   readonly fd: number;
   readonly interfaceIndex: number;
+  readonly interfaceName: string;
   readonly queue: number;
   readonly receive: Ring;
   readonly transmit: Ring;
@@ -142,9 +152,10 @@ export class XdpSocket {
 
   /** @throws SystemError; EBUSY means that the queue has a socket already */
   constructor(memory: FrameMemory, options: XdpSocketOptions) {
-    const { interfaceIndex, interfaceName, queue, slots, copy } = options;
+    const { interfaceIndex, interfaceName, queue, slots } = options;
     const name = `the AF_XDP socket of ${interfaceName}, queue ${queue}`;
     this.interfaceIndex = interfaceIndex;
+    this.interfaceName = interfaceName;
     this.queue = queue;
     try {
       this.fd = openSocket(AddressFamily.xdp, SOCK_RAW_CLOEXEC, 0, name);
@@ -171,11 +182,11 @@ export class XdpSocket {
       this.transmit = this.#ring(offsets, 32, slots, FRAME_WORDS, Page.tx, name);
       this.fill = this.#ring(offsets, 64, slots, CHUNK_WORDS, Page.fill, name);
       this.completion = this.#ring(offsets, 96, slots, CHUNK_WORDS, Page.completion, name);
-      this.#bind(memory, name, copy);
+      this.#bind(memory, name, options);
       memory.owner ??= this;
-      const options = new Uint8Array(new ArrayBuffer(4));
-      getSocketOption(this.fd, SOL_XDP, Option.options, options, `the options of ${name}`);
-      this.zeroCopy = ((options[0] as number) & 1) !== 0;
+      const mode = new Uint8Array(new ArrayBuffer(4));
+      getSocketOption(this.fd, SOL_XDP, Option.options, mode, `the options of ${name}`);
+      this.zeroCopy = ((mode[0] as number) & 1) !== 0;
     } catch (error) {
       closeSync(this.fd);
       throw error;
@@ -189,10 +200,12 @@ export class XdpSocket {
     return new Ring(memory, ring, slots, words);
   }
 
-  #bind(memory: FrameMemory, name: string, copy: boolean): void {
+  #bind(memory: FrameMemory, name: string, { copy, scattered }: XdpSocketOptions): void {
     // struct sockaddr_xdp; a socket that shares memory inherits the other flags
     const address = new DataView(new ArrayBuffer(16));
-    const flags = memory.owner ? BindFlag.sharedMemory : BindFlag.needWakeup | (copy ? BindFlag.copy : 0);
+    const flags = memory.owner
+      ? BindFlag.sharedMemory
+      : BindFlag.needWakeup | (copy ? BindFlag.copy : 0) | (scattered ? BindFlag.scattered : 0);
     address.setUint16(0, AddressFamily.xdp, true);
     address.setUint16(2, flags, true);
     address.setUint32(4, this.interfaceIndex, true);
@@ -216,7 +229,12 @@ export class XdpSocket {
     getSocketOption(this.fd, SOL_XDP, Option.statistics, bytes, 'the statistics of an AF_XDP socket');
     const view = new DataView(bytes.buffer);
     const counter = (index: number): number => Number(view.getBigUint64(8 * index, true));
-    return { dropped: counter(0), ringFull: counter(3), fillRingEmpty: counter(4) };
+    return {
+      dropped: counter(0),
+      invalidTransmit: counter(2),
+      ringFull: counter(3),
+      fillRingEmpty: counter(4),
+    };
   }
 
   close(): void {

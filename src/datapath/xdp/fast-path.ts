@@ -58,6 +58,9 @@ const EXTENDED_SHARE = 0.5;
 /** Blocks of 64 bytes for selection plans. */
 const PLAN_BLOCKS = 32768;
 
+/** The host's addresses that are told to the program, at most. */
+const OWN_ADDRESSES = 1024;
+
 /** Maps that outlive the daemon. */
 const PINNED = [
   'connections',
@@ -93,7 +96,7 @@ export interface FastPathOptions {
   capacity?: number;
   /** Most destinations, likewise. Default 1024. */
   destinationCapacity?: number;
-  /** Most services and VIPs, likewise. Default 1024. */
+  /** Most services, likewise. Default 1024. */
   serviceCapacity?: number;
   /** Ticks a second, for tests that stop the clock; the kernel's if missing. */
   hz?: number;
@@ -152,6 +155,7 @@ export class FastPath {
   readonly directory: string;
   readonly capacity: number;
   readonly destinationCapacity: number;
+  readonly serviceCapacity: number;
   /** True if the tables were there already. */
   readonly adopted: boolean;
   readonly control: ControlRecord;
@@ -216,7 +220,8 @@ export class FastPath {
       this.capacity = existing.get('connections')?.maxEntries ?? options.capacity ?? 65536;
       this.destinationCapacity =
         existing.get('destinations')?.maxEntries ?? options.destinationCapacity ?? 1024;
-      this.#load(existing, options.serviceCapacity ?? 1024);
+      this.serviceCapacity = existing.get('cursors')?.maxEntries ?? options.serviceCapacity ?? 1024;
+      this.#load(existing);
       this.#maps = Object.fromEntries(PINNED.map(name => [name, this.#object.map(name)])) as Record<
         MapName,
         BpfMap
@@ -276,7 +281,8 @@ export class FastPath {
     return existing;
   }
 
-  #load(existing: Map<MapName, BpfMap>, services: number): void {
+  #load(existing: Map<MapName, BpfMap>): void {
+    const { serviceCapacity, destinationCapacity } = this;
     const buckets = bucketCount(this.capacity);
     const sizes: Partial<Record<MapName, number>> = {
       connections: this.capacity,
@@ -284,12 +290,13 @@ export class FastPath {
       reply_buckets: buckets,
       extensions: Math.ceil(this.capacity * EXTENDED_SHARE),
       plans: PLAN_BLOCKS,
-      cursors: services,
+      cursors: serviceCapacity,
       tunnels: this.destinationCapacity,
       destinations: this.destinationCapacity,
       owners: this.destinationCapacity,
       traffic: this.destinationCapacity,
-      services,
+      // A service and its VIP; servers whose replies are translated; local addresses of FULLNAT and of tunnels.
+      services: 2 * serviceCapacity + destinationCapacity + OWN_ADDRESSES,
     };
     for (const name of PINNED) {
       const map = existing.get(name);

@@ -347,6 +347,12 @@ export class ProgramConfiguration {
     }
   }
 
+  /** True for a VIP, and for one without a service whose connections live on. */
+  isVip(bytes: Uint8Array, at: number, family: Family): boolean {
+    const text = formatAddress(bytes, at, family === 4 ? 4 : 16);
+    return this.#vips.has(text) || this.#lingering.has(text);
+  }
+
   /** Gives up VIPs without a service once all connections are gone. */
   forgetLingering(): void {
     if (this.#lingering.size === 0 || this.#director.connections.size > 0) return;

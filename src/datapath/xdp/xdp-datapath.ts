@@ -20,9 +20,10 @@ import { KernelNetwork } from '../kernel-network.ts';
 import type { Observation, ObservationOptions } from '../observation.ts';
 import { KernelClock } from './clock.ts';
 import { InterfaceFlag } from './control.ts';
-import { FastPath, type FastPathOptions, hasPrivateMounts } from './fast-path.ts';
+import { FastPath, type FastPathOptions } from './fast-path.ts';
 import { PacketSockets, type QueueAddress } from './packet-sockets.ts';
 import { ProgramConfiguration } from './program-configuration.ts';
+import { fastPathStatus, fastPathWarnings, queueStatus } from './status.ts';
 import { XdpObserver } from './xdp-observer.ts';
 
 /** Milliseconds between two looks at what time demands; each looks at a quarter of the table. */
@@ -35,13 +36,17 @@ const CALIBRATION_INTERVAL = 30_000;
 const HOST_LIMIT = 5000;
 /** Bytes of a frame that can be given to the host: a page less XDP's headroom and its bookkeeping. */
 const LONGEST_FRAME = 4096 - 256 - 320;
+const CAPACITY = 1 << 18;
 const DESTINATION_CAPACITY = 4096;
+const SERVICE_CAPACITY = 4096;
 
 export interface XdpDatapathOptions extends FastPathOptions {
   /** Interfaces that clients' packets come in by, one or more. */
   interfaces: readonly string[];
   /** Default `auto`: in the driver where it can, else in the network stack. */
   mode?: XdpMode | 'auto';
+  /** Frames that may wait for the director on each receive queue, a power of two. Default `DEFAULT_RING`. */
+  ring?: number;
 }
 
 export class XdpDatapath implements Datapath {
@@ -62,6 +67,8 @@ export class XdpDatapath implements Datapath {
   #hostBudget = (HOST_LIMIT * SWEEP_INTERVAL) / 1000;
   #canPass = true;
   #observer: XdpObserver | undefined;
+  /** Why the program could not be told the configuration; empty: it was. */
+  #syncError = '';
   #malformed = 0;
   #passed = 0;
   #notPassed = 0;
@@ -85,8 +92,9 @@ export class XdpDatapath implements Datapath {
       }
     }
     this.fastPath = new FastPath({
-      capacity: 1 << 18,
+      capacity: CAPACITY,
       destinationCapacity: DESTINATION_CAPACITY,
+      serviceCapacity: SERVICE_CAPACITY,
       ...options,
     });
     const { fastPath } = this;
@@ -106,6 +114,7 @@ export class XdpDatapath implements Datapath {
       }),
       random: () => randomBytes(4).readUInt32LE(),
     });
+    this.director.administration.serviceCapacity = fastPath.serviceCapacity;
     this.#configuration = new ProgramConfiguration(fastPath, this.director);
     if (fastPath.adopted) this.#adopt();
     this.director.administration.observe(() => this.#scheduleSync());
@@ -161,10 +170,10 @@ export class XdpDatapath implements Datapath {
         );
       }
       // A driver's zero-copy mode works with native XDP only.
-      this.#sockets = new PacketSockets(
-        queues,
-        attached.some(each => each.mode === 'generic'),
-      );
+      this.#sockets = new PacketSockets(queues, {
+        copy: attached.some(each => each.mode === 'generic'),
+        ...(this.#options.ring === undefined ? {} : { slots: this.#options.ring }),
+      });
       this.#packet = new Packet(this.#sockets.memory);
       this.#configureInterfaces();
       this.#sockets.start((start, length, index) => this.#receive(start, length, index));
@@ -221,7 +230,14 @@ export class XdpDatapath implements Datapath {
 
   /** Tells the program what the director's configuration is now. */
   #sync(): void {
-    this.#configuration.write();
+    try {
+      this.#configuration.write();
+      this.#syncError = '';
+    } catch (error) {
+      // A full map, for example. The director goes on, and the next change is the next attempt.
+      this.#syncError = (error as Error).message;
+      console.error(`dirigo: telling the XDP program the configuration failed: ${this.#syncError}`);
+    }
     this.network.keep(this.director.pool.hops);
   }
 
@@ -241,9 +257,13 @@ export class XdpDatapath implements Datapath {
     this.#observer?.end();
   }
 
-  /** True for a packet that is for none of the host's addresses. */
+  /** True for a packet to none of the host's addresses; to a VIP it is directed whoever holds that, as by the program. */
   #isRoutedOn({ family, bytes, destinationAt }: Packet): boolean {
-    return family !== 0 && !this.network.isLocal(bytes, destinationAt, family);
+    return (
+      family !== 0 &&
+      !this.network.isLocal(bytes, destinationAt, family) &&
+      !this.#configuration.isVip(bytes, destinationAt, family)
+    );
   }
 
   observe(options: ObservationOptions, show: (frame: CapturedFrame) => void): Observation {
@@ -292,56 +312,36 @@ export class XdpDatapath implements Datapath {
   }
 
   status(): DatapathStatus {
-    const { fastPath, director } = this;
     const running = this.#state === 'running';
-    const attached = running ? fastPath.attached() : [];
-    const sockets = this.#sockets?.statistics();
-    const modes = new Set(attached.map(({ mode }) => mode));
-    const warnings: string[] = [];
-    if (running && hasPrivateMounts()) {
+    return {
+      ...fastPathStatus(this.fastPath, running),
+      ...queueStatus(this.#sockets),
+      connections: this.director.connections.size,
+      unresolved: this.network.dropped,
+      malformed: this.#malformed,
+      passedToHost: this.#passed,
+      notPassedToHost: this.#notPassed,
+      warnings: this.#warnings(running),
+    };
+  }
+
+  #warnings(running: boolean): string[] {
+    const warnings = running ? fastPathWarnings(this.fastPath) : [];
+    const { capacity } = this.#options;
+    if (capacity !== undefined && capacity !== this.fastPath.capacity) {
       warnings.push(
-        `${fastPath.directory} is seen by this process's mount namespace only, and may end with it`,
+        `the tables of the daemon before hold ${this.fastPath.capacity} connections, not ${capacity}: \`dirigo down\` removes them`,
       );
     }
-    for (const { name, mode } of attached) {
-      if (mode === 'native' && driverName(name) === 'veth') {
-        warnings.push(
-          `${name} is a veth: its other end needs \`ethtool -K … gro on\`, or what is forwarded vanishes`,
-        );
-      }
-    }
-    if (director.administration.services().some(({ key }) => 'mark' in key)) {
+    if (this.#syncError)
+      warnings.push(`the program does not have the latest configuration: ${this.#syncError}`);
+    if (this.director.administration.services().some(({ key }) => 'mark' in key)) {
       warnings.push(
         `services of firewall marks: what belongs to no connection goes through the daemon, and ${HOST_LIMIT} packets a second of it to the host`,
       );
     }
     if (!this.#canPass) warnings.push('this kernel cannot take packets back (Linux 5.18): they are dropped');
-    return {
-      mode: modes.size === 1 ? ([...modes][0] as string) : [...modes],
-      interfaces: attached.map(({ name, mode }) => `${name} ${mode}`),
-      zeroCopy: this.#sockets?.zeroCopy ?? false,
-      program: running ? fastPath.program.id : 0,
-      directory: fastPath.directory,
-      adopted: fastPath.adopted,
-      connections: director.connections.size,
-      capacity: fastPath.capacity,
-      destinations: fastPath.destinationCapacity,
-      tableBytes: running ? fastPath.memory() : 0,
-      hz: this.#clock.hz,
-      fastPath: running
-        ? Object.entries(fastPath.reasons()).flatMap(([name, count]) => (count ? [`${name} ${count}`] : []))
-        : [],
-      received: sockets?.received ?? 0,
-      transmitted: sockets?.transmitted ?? 0,
-      receiveOverflow: sockets?.receiveOverflow ?? 0,
-      transmitOverflow: sockets?.transmitOverflow ?? 0,
-      transmitRefused: sockets?.transmitRefused ?? 0,
-      unresolved: this.network.dropped,
-      malformed: this.#malformed,
-      passedToHost: this.#passed,
-      notPassedToHost: this.#notPassed,
-      warnings,
-    };
+    return warnings;
   }
 
   async stop({ remove }: StopOptions): Promise<void> {
