@@ -20,25 +20,22 @@
 #include "ways.h"
 #include "insert.h"
 #include "select.h"
+#include "icmp.h"
+#include "relate.h"
 #ifdef TAP
 #include "tap.h"
 #endif
 
-/* Not a verdict yet: begin() goes on with the packet. */
+/* Not a verdict yet: begin() or relate() goes on with the packet. */
 #define BEGIN -2
+#define RELATE -3
+/* Places in the map `programs`: src/datapath/xdp/fast-path.ts */
 #define PROGRAM_BEGIN 0
 /* The guard's filter (bpf/guard), if there is one: for what would be passed to the host. */
 #define PROGRAM_GUARD 1
+#define PROGRAM_RELATE 2
 
 char _license[] SEC("license") = "Dual MIT/GPL";
-
-static __always_inline int is_for(const struct interface *interface, const struct ethhdr *ethernet)
-{
-	const __u16 *mac = (const __u16 *)interface->mac;
-	const __u16 *to = (const __u16 *)ethernet->h_dest;
-
-	return mac[0] == to[0] && mac[1] == to[1] && mac[2] == to[2];
-}
 
 /* State, timer and counters after a packet from the client. */
 static __always_inline void account(const struct packet *packet)
@@ -103,18 +100,6 @@ static __noinline int tunnel(struct xdp_md *ctx, struct packet *packet)
 	decrement(packet);
 	return leave_by_tunnel(ctx, interface, packet, tunnel, destination, overhead,
 			       packet->control->flags & CONTROL_PATH_DISCOVERY);
-}
-
-/* Makes the key of a client's packet that of a reply, and back. */
-static __always_inline void turn(struct key *key, __u64 flags)
-{
-	key->ports = key->ports >> 16 | key->ports << 16;
-	for (int word = 0; word < (flags & FLAG_IPV6 ? 4 : 1); word++) {
-		__u32 client = key->client[word];
-
-		key->client[word] = key->virtual[word];
-		key->virtual[word] = client;
-	}
 }
 
 /* Server to client, if the packet is a reply; negative if it is none. */
@@ -263,46 +248,19 @@ static __always_inline int forward(struct xdp_md *ctx, struct packet *packet, in
 	return leave(ctx, interface, packet->ethernet, destination->next_mac, destination->interface_index);
 }
 
-/* What is not a whole TCP segment or UDP datagram: the director's if it is to a VIP or from a server. */
-static __always_inline int other(struct xdp_md *ctx, const struct packet *packet, enum reason reason)
+/* True for what the director has to see although it belongs to no connection: it is to a VIP or from a server. */
+static __always_inline int concerns(const struct packet *packet)
 {
 	__u8 family = packet->flags & FLAG_IPV6 ? 6 : 4;
 
-	if (packet->control->flags & CONTROL_MARKS || is_vip(family, packet->key.virtual) || is_server(family, packet->key.client))
-		return to_director(ctx, packet->interface, reason);
-	return to_host(REASON_NO_SERVICE);
+	return packet->control->flags & CONTROL_MARKS || is_vip(family, packet->key.virtual) ||
+	       is_server(family, packet->key.client);
 }
 
-/*
- * True for an ICMP error about a packet that was sent to a server, as a router on the way may report it, and for what may
- * be one behind options or extension headers.
- */
-static __always_inline int is_error_about_request4(const struct control *control, const struct iphdr *ip, void *end)
+/* What is not a whole TCP segment or UDP datagram. */
+static __always_inline int other(struct xdp_md *ctx, const struct packet *packet, enum reason reason)
 {
-	const __u8 *icmp = (const void *)(ip + 1);
-	const struct iphdr *quoted = (const void *)(icmp + 8);
-
-	if (!(control->flags & CONTROL_TRANSLATES))
-		return 0;
-	if (ip->ihl != 5)
-		return 1;
-	return (void *)(quoted + 1) <= end && in_filter(control->server_filter, quoted->daddr) && is_server(4, &quoted->daddr);
-}
-
-static __always_inline int is_error_about_request6(const struct control *control, const struct ipv6hdr *ip,
-						   void *end)
-{
-	const __u8 *icmp = (const void *)(ip + 1);
-	const struct ipv6hdr *quoted = (const void *)(icmp + 8);
-	const __u32 *words = quoted->daddr.in6_u.u6_addr32;
-
-	if (!(control->flags & CONTROL_TRANSLATES))
-		return 0;
-	if (ip->nexthdr != IPPROTO_ICMPV6)
-		return 1;
-	return (void *)(quoted + 1) <= end && *icmp < ICMPV6_FIRST_MESSAGE &&
-	       in_filter(control->server_filter, words[0] ^ words[1] ^ words[2] ^ words[3]) &&
-	       is_server(6, words);
+	return concerns(packet) ? to_director(ctx, packet->interface, reason) : to_host(REASON_NO_SERVICE);
 }
 
 /* True if the frame ends before the packet. One in several pieces is longer than its first; only then is it asked. */
@@ -320,17 +278,14 @@ static __always_inline int receive_ipv4(struct xdp_md *ctx, struct ethhdr *ether
 	const struct control *control = get_control();
 	struct interface *interface;
 	int to_vip;
-	__u8 *icmp;
 
 	if (!control || (void *)(ip + 1) > end)
 		return XDP_PASS;
 	to_vip = in_filter(control->vip_filter, ip->daddr);
 	if (!to_vip && !in_filter(control->server_filter, ip->saddr)) {
-		if (ip->protocol != IPPROTO_ICMP || !is_error_about_request4(control, ip, end))
+		if (ip->protocol != IPPROTO_ICMP)
 			return XDP_PASS;
-		interface = find_interface(ctx->ingress_ifindex);
-		return interface && is_for(interface, ethernet) ? to_director(ctx, interface, REASON_ICMP) :
-								  XDP_PASS;
+		return may_be_error4(control, ip, end) ? RELATE : XDP_PASS;
 	}
 	interface = find_interface(ctx->ingress_ifindex);
 	if (!interface || !is_for(interface, ethernet))
@@ -345,16 +300,8 @@ static __always_inline int receive_ipv4(struct xdp_md *ctx, struct ethhdr *ether
 	    is_cut_off(ctx, network, end, packet.length, sizeof(*ethernet) + tags))
 		return other(ctx, &packet, REASON_MALFORMED);
 
-	if (!is_transport(packet.protocol)) {
-		if (packet.protocol != IPPROTO_ICMP)
-			return XDP_PASS;
-		icmp = (__u8 *)ip + ip->ihl * 4;
-		if (ip->frag_off & bpf_htons(0x1fff) || (void *)(icmp + 1) > end)
-			return XDP_PASS;
-		if (*icmp != ICMP_UNREACHABLE && *icmp != ICMP_SOURCE_QUENCH && *icmp != ICMP_TIME_EXCEEDED)
-			return XDP_PASS;
-		return other(ctx, &packet, REASON_ICMP);
-	}
+	if (!is_transport(packet.protocol))
+		return may_be_error4(control, ip, end) ? RELATE : XDP_PASS;
 	if (ip->frag_off & IPV4_FRAGMENT)
 		return other(ctx, &packet, REASON_FRAGMENT);
 	if (ip->ihl != 5)
@@ -375,7 +322,6 @@ static __always_inline int receive_ipv6(struct xdp_md *ctx, struct ethhdr *ether
 	struct interface *interface;
 	const __u32 *source, *target;
 	int to_vip;
-	__u8 *icmp;
 
 	if (!control || (void *)(ip + 1) > end)
 		return XDP_PASS;
@@ -383,12 +329,9 @@ static __always_inline int receive_ipv6(struct xdp_md *ctx, struct ethhdr *ether
 	target = ip->daddr.in6_u.u6_addr32;
 	to_vip = in_filter(control->vip_filter, target[0] ^ target[1] ^ target[2] ^ target[3]);
 	if (!to_vip && !in_filter(control->server_filter, source[0] ^ source[1] ^ source[2] ^ source[3])) {
-		if ((ip->nexthdr != IPPROTO_ICMPV6 && !is_ipv6_extension(ip->nexthdr)) ||
-		    !is_error_about_request6(control, ip, end))
+		if (ip->nexthdr != IPPROTO_ICMPV6 && !is_ipv6_extension(ip->nexthdr))
 			return XDP_PASS;
-		interface = find_interface(ctx->ingress_ifindex);
-		return interface && is_for(interface, ethernet) ? to_director(ctx, interface, REASON_ICMP) :
-								  XDP_PASS;
+		return may_be_error6(control, ip, end) ? RELATE : XDP_PASS;
 	}
 	interface = find_interface(ctx->ingress_ifindex);
 	if (!interface || !is_for(interface, ethernet))
@@ -408,14 +351,13 @@ static __always_inline int receive_ipv6(struct xdp_md *ctx, struct ethhdr *ether
 	if (ip->version != 6 || is_cut_off(ctx, network, end, packet.length, sizeof(*ethernet) + tags))
 		return other(ctx, &packet, REASON_MALFORMED);
 
-	if (is_ipv6_extension(packet.protocol))
-		return other(ctx, &packet, REASON_OPTIONS);
-	if (!is_transport(packet.protocol)) {
-		icmp = (__u8 *)(ip + 1);
-		if (packet.protocol != IPPROTO_ICMPV6 || (void *)(icmp + 1) > end || *icmp >= ICMPV6_FIRST_MESSAGE)
+	if (is_ipv6_extension(packet.protocol)) {
+		if (is_icmp_piece(ip, end))
 			return XDP_PASS;
-		return other(ctx, &packet, REASON_ICMP);
+		return concerns(&packet) ? to_director(ctx, interface, REASON_OPTIONS) : RELATE;
 	}
+	if (!is_transport(packet.protocol))
+		return may_be_error6(control, ip, end) ? RELATE : XDP_PASS;
 	if (packet.protocol == IPPROTO_SCTP)
 		return other(ctx, &packet, REASON_PROTOCOL);
 	if (!read_transport(&packet, ip + 1, end, packet.length - sizeof(*ip)))
@@ -511,9 +453,12 @@ static DIRECT int direct(struct xdp_md *ctx)
 		return outcome;
 	if (outcome == XDP_PASS)
 		bpf_tail_call(ctx, &programs, PROGRAM_GUARD);
-	if (outcome != BEGIN)
+	if (outcome >= 0)
 		return outcome;
-	bpf_tail_call(ctx, &programs, PROGRAM_BEGIN);
+	if (outcome == RELATE)
+		bpf_tail_call(ctx, &programs, PROGRAM_RELATE);
+	else
+		bpf_tail_call(ctx, &programs, PROGRAM_BEGIN);
 	interface = find_interface(ctx->ingress_ifindex);
 	return interface ? to_director(ctx, interface, REASON_NO_CONNECTION) : XDP_DROP;
 }
@@ -850,6 +795,26 @@ int begin(struct xdp_md *ctx)
 		tags = VLAN_TAG;
 	}
 	return type == bpf_htons(ETH_P_IP) ? begin_ipv4(ctx, tags) : begin_ipv6(ctx, tags);
+}
+
+/* Called by dirigo() for what may be an ICMP error about a packet of a virtual service. */
+SEC("xdp.frags")
+int relate(struct xdp_md *ctx)
+{
+	void *end = (void *)(long)ctx->data_end;
+	struct ethhdr *ethernet = (void *)(long)ctx->data;
+	__be16 *inner = (void *)(ethernet + 1) + 2;
+	__be16 type;
+	__u32 tags = 0;
+
+	if ((void *)(inner + 1) > end)
+		return XDP_PASS;
+	type = ethernet->h_proto;
+	if (is_vlan(type)) {
+		type = *inner;
+		tags = VLAN_TAG;
+	}
+	return type == bpf_htons(ETH_P_IP) ? relate_ipv4(ctx, tags) : relate_ipv6(ctx, tags);
 }
 
 /* Run by the daemon on a frame that the director left to the host: the kernel's stack takes it as received. */

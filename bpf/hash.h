@@ -65,4 +65,16 @@ static __always_inline __u32 filter_bit(__u32 word)
 	return (word * 0x9e3779b1) >> 21;
 }
 
+/* Makes the key of a client's packet that of a reply, and back. */
+static __always_inline void turn(struct key *key, __u64 flags)
+{
+	key->ports = key->ports >> 16 | key->ports << 16;
+	for (int word = 0; word < (flags & FLAG_IPV6 ? 4 : 1); word++) {
+		__u32 client = key->client[word];
+
+		key->client[word] = key->virtual[word];
+		key->virtual[word] = client;
+	}
+}
+
 #endif

@@ -45,8 +45,11 @@ struct connection {
 #define FLAG_HELPER 0x0040
 #define FLAG_NO_OUTPUT 0x0080
 #define FLAG_INACTIVE 0x0100
-/* Connections whose sequence numbers a helper moves, or whose client's port is not known yet: the director's. */
-#define FLAG_DIRECTORS 0x0e40
+/*
+ * Connections whose sequence numbers a helper moves, whose client's port is not known yet, or that end with their first
+ * datagram: the director's.
+ */
+#define FLAG_DIRECTORS 0x2e40
 #define FLAG_TEMPLATE 0x1000
 #define FLAG_IPV6 0x4000
 #define FLAG_REPLIES 0x8000

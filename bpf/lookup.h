@@ -5,6 +5,7 @@
 
 #include "hash.h"
 #include "layout.h"
+#include "parse.h"
 
 static __always_inline struct control *get_control(void)
 {
@@ -204,6 +205,14 @@ static __always_inline struct interface *find_interface(__u32 index)
 			return found;
 	}
 	return 0;
+}
+
+static __always_inline int is_for(const struct interface *interface, const struct ethhdr *ethernet)
+{
+	const __u16 *mac = (const __u16 *)interface->mac;
+	const __u16 *to = (const __u16 *)ethernet->h_dest;
+
+	return mac[0] == to[0] && mac[1] == to[1] && mac[2] == to[2];
 }
 
 #endif

@@ -19,17 +19,14 @@
 
 #define IPV4_FRAGMENT bpf_htons(0x3fff)
 #define IPV4_DONT_FRAGMENT bpf_htons(0x4000)
+#define IPV4_OFFSET bpf_htons(0x1fff)
+/* Offset and flag of a fragment header: both 0 in a datagram that is whole in spite of it. */
+#define IPV6_FRAGMENT bpf_htons(0xfff9)
 
 #define TCP_FIN 0x01
 #define TCP_SYN 0x02
 #define TCP_RST 0x04
 #define TCP_ACK 0x10
-
-#define ICMP_UNREACHABLE 3
-#define ICMP_SOURCE_QUENCH 4
-#define ICMP_TIME_EXCEEDED 11
-/* ICMPv6 types below this one are errors (RFC 4443 section 2.1). */
-#define ICMPV6_FIRST_MESSAGE 128
 
 #define VLAN_TAG 4
 
@@ -112,6 +109,15 @@ static __always_inline int read_transport(struct packet *packet, void *transport
 	}
 	packet->key.ports = *ports;
 	return 1;
+}
+
+/* True for a piece of an ICMPv6 message, which the host puts together. */
+static __always_inline int is_icmp_piece(const struct ipv6hdr *ip, const void *end)
+{
+	const __u8 *header = (const void *)(ip + 1);
+
+	return ip->nexthdr == IPPROTO_FRAGMENT && (const void *)(header + 4) <= end && header[0] == IPPROTO_ICMPV6 &&
+	       *(const __u16 *)(header + 2) & IPV6_FRAGMENT;
 }
 
 static __always_inline __u8 time_to_live(const struct packet *packet)

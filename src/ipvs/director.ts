@@ -290,7 +290,7 @@ export class Director {
   #mayConcern(packet: Packet): boolean {
     const family = packet.family === 6 ? 6 : 4;
     if (this.#index.mayServe(packet.bytes, packet.destinationAt, family)) return true;
-    return this.administration.translated > 0 && this.pool.hasAddress(packet.bytes, packet.sourceAt, family);
+    return this.pool.isTranslated(packet.bytes, packet.sourceAt, family);
   }
 
   #direct(packet: Packet, interfaceIndex: number, now: number, routedOn: boolean): Verdict {

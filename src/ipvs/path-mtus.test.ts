@@ -27,8 +27,9 @@ test('nobody can raise it, or lower it beyond reason', () => {
 test('it is forgotten in time', () => {
   const mtus = new PathMtus(4);
   mtus.learn(0, 1400, 1500, 1000);
-  mtus.sweep(1000 + PATH_MTU_LIFETIME - 1);
+  const forgotten: number[] = [];
+  mtus.sweep(1000 + PATH_MTU_LIFETIME - 1, index => forgotten.push(index));
   assert.equal(mtus.use(0, 1500), 1400);
-  mtus.sweep(1000 + PATH_MTU_LIFETIME);
+  mtus.sweep(1000 + PATH_MTU_LIFETIME, index => forgotten.push(index));
   assert.equal(mtus.use(0, 1500), 1500);
 });

@@ -15,6 +15,8 @@ export class PathMtus {
   /** By destination: bytes, 0 if nothing is known; negative: learned, but not in effect yet. */
   readonly #mtus: Int32Array;
   readonly #learnedAt = new Map<number, number>();
+  /** Raised whenever something is learned, comes into effect or is forgotten. */
+  changes = 0;
 
   /** @param capacity most destinations */
   constructor(capacity: number) {
@@ -25,7 +27,7 @@ export class PathMtus {
   use(index: number, linkMtu: number): number {
     const mtu = this.#mtus[index] as number;
     if (mtu === 0) return linkMtu;
-    if (mtu < 0) this.#mtus[index] = -mtu;
+    if (mtu < 0) this.#set(index, -mtu);
     return Math.min(Math.abs(mtu), linkMtu);
   }
 
@@ -51,19 +53,27 @@ export class PathMtus {
     const before = this.inEffect(index, linkMtu);
     if (before < mtu) return;
     const learned = mtu < MINIMUM_PATH_MTU ? Math.min(before, MINIMUM_PATH_MTU) : mtu;
-    this.#mtus[index] = (this.#mtus[index] as number) > 0 ? learned : -learned;
+    this.#set(index, (this.#mtus[index] as number) > 0 ? learned : -learned);
     this.#learnedAt.set(index, now);
   }
 
-  /** Forgets what was learned too long ago. */
-  sweep(now: number): void {
+  /** Forgets what was learned too long ago, and tells of which destinations. */
+  sweep(now: number, forgotten: (index: number) => void): void {
     for (const [index, learnedAt] of this.#learnedAt) {
-      if (now - learnedAt >= PATH_MTU_LIFETIME) this.forget(index);
+      if (now - learnedAt < PATH_MTU_LIFETIME) continue;
+      this.forget(index);
+      forgotten(index);
     }
   }
 
   forget(index: number): void {
-    this.#mtus[index] = 0;
+    this.#set(index, 0);
     this.#learnedAt.delete(index);
+  }
+
+  #set(index: number, mtu: number): void {
+    if (this.#mtus[index] === mtu) return;
+    this.#mtus[index] = mtu;
+    this.changes++;
   }
 }

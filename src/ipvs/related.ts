@@ -194,7 +194,9 @@ export class Related {
     // Without translation the request still has the VIP: the error is the connection's, but needs nothing done to it.
     slot = connections.find(this.#key, tick);
     // The kernel sees it after routing (ip_vs_forward_icmp at NF_INET_FORWARD), which one that has lived too long fails.
-    if (slot >= 0 && !this.#isMasq(slot) && ttlOf(packet) > 1) this.#countOut(slot, lengthOf(packet));
+    if (slot >= 0 && !this.#isMasq(slot) && !this.#isFullnat(slot) && ttlOf(packet) > 1) {
+      this.#countOut(slot, lengthOf(packet));
+    }
     return DELIVER_LOCALLY;
   }
 

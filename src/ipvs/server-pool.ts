@@ -61,8 +61,9 @@ export class ServerPool {
   readonly #network: Network;
   readonly #trash = new Map<string, Trashed>();
   #nextTrashCheck = 0;
-  /** How many records have an address. */
-  readonly #addresses = new Map<string, number>();
+  /** Records whose servers' replies are translated, or were before an edit, by address: how many. */
+  readonly #translated = new Map<string, number>();
+  readonly #wasTranslated: boolean[] = [];
 
   constructor(table: DestinationTable, network: Network) {
     this.table = table;
@@ -89,7 +90,6 @@ export class ServerPool {
       this.#tallies[destination.index] = undefined;
       this.counters.fill(0, destination.index * COUNTER_STRIDE, (destination.index + 1) * COUNTER_STRIDE);
     }
-    if (!this.owners[destination.index]) this.#countAddress(destination.address, 1);
     this.owners[destination.index] = destination;
     const { view } = this.table;
     const at = destination.index * DESTINATION_BYTES;
@@ -114,6 +114,8 @@ export class ServerPool {
     view.setUint32(at + DestinationField.lowerThreshold, specification.lowerThreshold, true);
     if (haveChanged) table.updateOverload(index);
     view.setUint8(at + DestinationField.forwarding, FORWARDING[specification.method]);
+    if (specification.method === 'masq' || specification.method === 'fullnat')
+      this.#noteTranslated(destination);
     view.setUint8(at + DestinationField.tunnelType, TunnelType[specification.tunnelType]);
     view.setUint8(at + DestinationField.tunnelFlags, TUNNEL_FLAGS[specification.tunnelChecksum]);
     this.tunnelPorts[index] = specification.tunnelPort;
@@ -138,7 +140,7 @@ export class ServerPool {
 
   /** Every minute, frees the records of deleted servers that nothing has referred to for two (ip_vs_dest_trash_expire). */
   sweep(now: number): void {
-    this.pathMtus.sweep(now);
+    this.pathMtus.sweep(now, index => this.writeHop(index, this.hops[index]));
     if (this.#trash.size === 0 || now < this.#nextTrashCheck) return;
     this.#nextTrashCheck = now + TRASH_CHECK;
     for (const [key, trashed] of this.#trash) {
@@ -147,8 +149,7 @@ export class ServerPool {
       trashed.idleSince ??= now;
       if (now - trashed.idleSince < TRASH_PERIOD) continue;
       this.#trash.delete(key);
-      const owner = this.owners[index];
-      if (owner) this.#countAddress(owner.address, -1);
+      this.#forgetTranslated(index);
       this.owners[index] = undefined;
       this.hops[index] = undefined;
       this.pathMtus.forget(index);
@@ -216,16 +217,29 @@ export class ServerPool {
     }
   }
 
-  /** True if a destination has this address, deleted ones with connections included. */
-  hasAddress(bytes: Uint8Array, at: number, family: Family): boolean {
-    return this.#addresses.has(formatAddress(bytes, at, addressBytes(family)));
+  /**
+   * True for the address of a server whose replies may have to be translated: by its method now, or by one it had before,
+   * while its record remains.
+   */
+  isTranslated(bytes: Uint8Array, at: number, family: Family): boolean {
+    return this.#translated.size > 0 && this.#translated.has(formatAddress(bytes, at, addressBytes(family)));
   }
 
-  #countAddress(address: Uint8Array, change: number): void {
+  #noteTranslated({ index, address }: Destination): void {
+    if (this.#wasTranslated[index]) return;
+    this.#wasTranslated[index] = true;
     const text = formatAddress(address);
-    const count = (this.#addresses.get(text) ?? 0) + change;
-    if (count > 0) this.#addresses.set(text, count);
-    else this.#addresses.delete(text);
+    this.#translated.set(text, (this.#translated.get(text) ?? 0) + 1);
+  }
+
+  #forgetTranslated(index: number): void {
+    const owner = this.owners[index];
+    if (!owner || !this.#wasTranslated[index]) return;
+    this.#wasTranslated[index] = false;
+    const text = formatAddress(owner.address);
+    const count = (this.#translated.get(text) ?? 0) - 1;
+    if (count > 0) this.#translated.set(text, count);
+    else this.#translated.delete(text);
   }
 
   zero(index: number): void {

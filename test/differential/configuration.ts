@@ -35,7 +35,7 @@ const SCHEDULERS = [
  * Known to differ (docs/performance.md): connections of a deleted service go on in the program when the director stands
  * aside for want of services, and what is no plain segment or datagram of theirs is passed to the host.
  */
-const DELETES_SERVICES = false;
+const DELETES_SERVICES = true;
 
 /** What an administrator does. */
 export type Operation =

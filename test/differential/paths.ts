@@ -10,9 +10,7 @@ import type { Settings } from '../../src/ipvs/settings.ts';
 import { IpvsError } from '../../src/ipvs/specification.ts';
 import { COUNTER_STRIDE } from '../../src/ipvs/statistics.ts';
 import { type Family, formatAddress } from '../../src/wire/address.ts';
-import { ICMP_HEADER } from '../../src/wire/icmp.ts';
-import { fillIpv4Checksum, IPV4_DONT_FRAGMENT, IPV4_HEADER, Ipv4, Protocol } from '../../src/wire/ipv4.ts';
-import { IPV6_HEADER, Ipv6 } from '../../src/wire/ipv6.ts';
+import { fillIpv4Checksum, IPV4_DONT_FRAGMENT, Ipv4, Protocol } from '../../src/wire/ipv4.ts';
 import { Malformed } from '../../src/wire/malformed.ts';
 import { Packet } from '../../src/wire/packet.ts';
 import { type Operation, perform } from './configuration.ts';
@@ -91,21 +89,15 @@ class Path {
   }
 
   /**
-   * Of what the host routes on, only what a translated server sent or an error about a packet to one concerns a
-   * director; the program leaves the rest to the host at once. The director alone looks at all of it: it gathers
-   * fragments and gives back what is no reply, and counts errors that pass by.
+   * Of what the host routes on, only what a translated server sent and ICMP concern a director; the program leaves the
+   * rest to the host at once. The director alone looks at all of it: it gathers fragments and gives back what is no reply.
    */
   #mayBeReply(packet: Packet): boolean {
     const family = packet.family === 6 ? 6 : 4;
-    if (packet.protocol !== (family === 4 ? Protocol.icmp : Protocol.icmpv6)) {
-      return this.#isTranslated(packet.bytes, packet.sourceAt, family);
-    }
-    // Known to differ: errors with IP options or extension headers are passed unseen.
-    if (packet.transport - packet.network !== (family === 4 ? IPV4_HEADER : IPV6_HEADER)) return false;
-    const quotedDestination =
-      packet.transport + ICMP_HEADER + (family === 4 ? Ipv4.destination : Ipv6.destination);
-    const end = quotedDestination + (family === 4 ? 4 : 16);
-    return end <= packet.networkEnd && this.#isTranslated(packet.bytes, quotedDestination, family);
+    return (
+      packet.protocol === (family === 4 ? Protocol.icmp : Protocol.icmpv6) ||
+      this.#isTranslated(packet.bytes, packet.sourceAt, family)
+    );
   }
 
   /** True for the address of a server whose packets are translated, or were before it was edited. */

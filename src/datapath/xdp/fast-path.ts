@@ -113,8 +113,8 @@ export interface Traffic {
   connections: number;
 }
 
-/** Place of the program `begin` in the map `programs`. */
-const PROGRAM_BEGIN = 0;
+/** Places in the map `programs`, by the program's name. */
+const PROGRAM_PLACES = { begin: 0, relate: 2 } as const;
 
 /** Words in `struct traffic`. */
 const TRAFFIC_WORDS = 5;
@@ -323,8 +323,9 @@ export class FastPath {
 
   /** The programs that the first one goes on to. Those of a predecessor's go on to the new ones from here on. */
   #linkPrograms(): void {
-    const begin = this.#key(this.#object.program('begin').fd);
-    this.#maps.programs.update(this.#key(PROGRAM_BEGIN), begin);
+    for (const [name, place] of Object.entries(PROGRAM_PLACES)) {
+      this.#maps.programs.update(this.#key(place), this.#key(this.#object.program(name).fd));
+    }
   }
 
   #pin(existing: Map<MapName, BpfMap>): void {

@@ -5,6 +5,7 @@
 
 import { DESTINATION_BYTES, DestinationField, DestinationFlag, Forwarding } from '../../ipvs/destinations.ts';
 import type { Director } from '../../ipvs/director.ts';
+import { GUE_HEADER, IPV4_MINIMUM_MTU } from '../../ipvs/forwarding/tunnel.ts';
 import { clientMask } from '../../ipvs/scheduling.ts';
 import { PROTOCOL_NUMBERS } from '../../ipvs/service-index.ts';
 import type { Service } from '../../ipvs/service-table.ts';
@@ -12,6 +13,9 @@ import { type ServiceKey, serviceKeyText } from '../../ipvs/specification.ts';
 import { COUNTER_STRIDE, Counter } from '../../ipvs/statistics.ts';
 import { SECURE_TCP_TABLE, TCP_TABLE, TCP_TIMEOUTS, TcpState } from '../../ipvs/tcp-states.ts';
 import { type Family, formatAddress, parseAddress } from '../../wire/address.ts';
+import { IPV4_HEADER } from '../../wire/ipv4.ts';
+import { IPV6_HEADER, IPV6_MINIMUM_MTU } from '../../wire/ipv6.ts';
+import { UDP_HEADER } from '../../wire/udp.ts';
 import {
   ControlFlag,
   OWNER_BYTES,
@@ -45,7 +49,10 @@ export class ProgramConfiguration {
   readonly #seen: (Traffic | undefined)[] = [];
   /** Destinations whose replies were translated at some time. */
   readonly #translated = new Set<number>();
+  /** Destinations at the end of a tunnel at some time. */
+  readonly #tunnelled = new Set<number>();
   #isSecure = false;
+  #pathMtuChanges = 0;
   /** VIPs without a service whose connections live on. */
   readonly #lingering = new Map<string, Uint8Array>();
   #vips = new Map<string, Uint8Array>();
@@ -104,6 +111,7 @@ export class ProgramConfiguration {
   /** Tells the program what the director's configuration is now. */
   write(): void {
     const { administration, pool } = this.#director;
+    this.#pathMtuChanges = pool.pathMtus.changes;
     const keys = new Map<string, Uint8Array>();
     const vips = new Map<string, Uint8Array>();
     // Addresses of the director's that replies and errors come to.
@@ -176,7 +184,7 @@ export class ProgramConfiguration {
         continue;
       }
       const at = index * DESTINATION_BYTES;
-      const method = destinations.bytes[at + DestinationField.forwarding];
+      const method = this.#methodOf(index);
       if (method === Forwarding.masq || method === Forwarding.fullnat) this.#translated.add(index);
       if (!this.#translated.has(index)) continue;
       const length = destinations.bytes[at + DestinationField.family] === 6 ? 16 : 4;
@@ -184,6 +192,11 @@ export class ProgramConfiguration {
       addresses.push(pool.owners[index]?.address ?? destinations.bytes.slice(from, from + length));
     }
     return addresses;
+  }
+
+  /** `Forwarding` that a destination's record says. */
+  #methodOf(index: number): number | undefined {
+    return this.#director.destinations.bytes[index * DESTINATION_BYTES + DestinationField.forwarding];
   }
 
   #writeSettings(): void {
@@ -203,24 +216,23 @@ export class ProgramConfiguration {
     control.setTcpTable(this.#isSecure ? SECURE_TCP_TABLE : TCP_TABLE);
   }
 
-  /** The director's addresses on tunnels: errors about these come there. */
+  /** The director's addresses on tunnels, of connections from before an edit too: errors about these come there. */
   #tunnelSources(): Uint8Array[] {
     const { pool, destinations } = this.#director;
     const sources: Uint8Array[] = [];
     for (const [index, hop] of pool.hops.entries()) {
-      const method = destinations.bytes[index * DESTINATION_BYTES + DestinationField.forwarding];
-      if (hop && method === Forwarding.tunnel) sources.push(hop.sourceAddress);
+      if ((destinations.flags(index) & DestinationFlag.used) === 0) this.#tunnelled.delete(index);
+      else if (this.#methodOf(index) === Forwarding.tunnel) this.#tunnelled.add(index);
+      if (hop && this.#tunnelled.has(index)) sources.push(hop.sourceAddress);
     }
     return sources;
   }
 
   /** Writes what outer headers of tunnels need beyond the destinations' records. */
   #writeTunnels(): void {
-    const { pool, destinations } = this.#director;
+    const { pool } = this.#director;
     for (const [index, hop] of pool.hops.entries()) {
-      if (!hop) continue;
-      const record = index * DESTINATION_BYTES;
-      if (destinations.bytes[record + DestinationField.forwarding] !== Forwarding.tunnel) continue;
+      if (!hop || this.#methodOf(index) !== Forwarding.tunnel) continue;
       const at = index * TUNNEL_BYTES;
       new Uint8Array(this.#tunnels.buffer).set(hop.sourceAddress, at + TunnelField.source);
       this.#tunnels.setUint16(at + TunnelField.port, pool.tunnelPorts[index] as number);
@@ -279,8 +291,9 @@ export class ProgramConfiguration {
     for (const { index, family, specification } of service.destinations) {
       const hop = pool.hops[index];
       if (!hop?.resolved) return 0;
-      const overhead = specification.method === 'tunnel' ? (family === 4 ? 32 : 52) : 0;
-      least = Math.min(least, Math.max(0, pool.pathMtus.forNext(index, hop.mtu) - overhead));
+      const mtu = pool.pathMtus.forNext(index, hop.mtu);
+      if (specification.method !== 'tunnel') least = Math.min(least, mtu);
+      else least = Math.min(least, roomInTunnel(mtu, family));
     }
     return least;
   }
@@ -321,6 +334,10 @@ export class ProgramConfiguration {
 
   /** Tells the program what the director found out by itself: path MTUs, and whether it defends itself. */
   refresh(): void {
+    if (this.#director.pool.pathMtus.changes !== this.#pathMtuChanges) {
+      this.write();
+      return;
+    }
     if (this.#director.isTcpSecure !== this.#isSecure) this.#writeSettings();
     this.#writeTunnels();
   }
@@ -359,6 +376,12 @@ export class ProgramConfiguration {
     this.#lingering.clear();
     this.#writeVips();
   }
+}
+
+/** Bytes of a packet that fit into the tunnel with the longer header, GUE; 0 if the way carries no tunnel at all. */
+function roomInTunnel(mtu: number, family: Family): number {
+  const room = mtu - (family === 4 ? IPV4_HEADER : IPV6_HEADER) - UDP_HEADER - GUE_HEADER;
+  return room < (family === 4 ? IPV4_MINIMUM_MTU : IPV6_MINIMUM_MTU) ? 0 : room;
 }
 
 /** A value of the map `services` with nothing but flags, a sum of `ServiceFlag`. */
