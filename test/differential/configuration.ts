@@ -31,12 +31,6 @@ const SCHEDULERS = [
   'twos',
 ];
 
-/**
- * Known to differ (docs/performance.md): connections of a deleted service go on in the program when the director stands
- * aside for want of services, and what is no plain segment or datagram of theirs is passed to the host.
- */
-const DELETES_SERVICES = true;
-
 /** What an administrator does. */
 export type Operation =
   | { do: 'add service' | 'edit service'; service: ServiceSpecification }
@@ -190,7 +184,7 @@ export class Configurator {
     const destination = destinations.length > 0 ? random.pick(destinations) : undefined;
     const choice = random.below(100);
     if (choice < 5) return this.#setTimeouts();
-    if (choice < 8 && DELETES_SERVICES) return { do: 'delete service', key: target.key };
+    if (choice < 8) return { do: 'delete service', key: target.key };
     if (choice < 20) return { do: 'edit service', service: this.#service(target, random.chance(25)) };
     if (!destination || choice < 45) return this.#addDestination(target);
     const { address, port } = destination;

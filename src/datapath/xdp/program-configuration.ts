@@ -290,7 +290,8 @@ export class ProgramConfiguration {
     let least = 65535;
     for (const { index, family, specification } of service.destinations) {
       const hop = pool.hops[index];
-      if (!hop?.resolved) return 0;
+      // What a router told of the way takes effect with a packet that the director sends.
+      if (!hop?.resolved || pool.pathMtus.isPending(index)) return 0;
       const mtu = pool.pathMtus.forNext(index, hop.mtu);
       if (specification.method !== 'tunnel') least = Math.min(least, mtu);
       else least = Math.min(least, roomInTunnel(mtu, family));
