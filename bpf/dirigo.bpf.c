@@ -160,11 +160,10 @@ static __always_inline int reply(struct xdp_md *ctx, struct packet *packet)
 
 static __always_inline int from_server(const struct packet *packet)
 {
-	__u32 word = packet->key.client[0];
+	const __u32 *source = packet->key.client;
 
-	if (packet->flags & FLAG_IPV6)
-		word ^= packet->key.client[1] ^ packet->key.client[2] ^ packet->key.client[3];
-	return in_filter(packet->control->server_filter, word);
+	return in_filter(packet->control->server_filter,
+			 packet->flags & FLAG_IPV6 ? filter_bit6(source) : filter_bit4(source[0]));
 }
 
 /* A packet that belongs to no connection by its key. */
@@ -281,8 +280,8 @@ static __always_inline int receive_ipv4(struct xdp_md *ctx, struct ethhdr *ether
 
 	if (!control || (void *)(ip + 1) > end)
 		return XDP_PASS;
-	to_vip = in_filter(control->vip_filter, ip->daddr);
-	if (!to_vip && !in_filter(control->server_filter, ip->saddr)) {
+	to_vip = in_filter4(control->vip_filter, ip->daddr);
+	if (!to_vip && !in_filter4(control->server_filter, ip->saddr)) {
 		if (ip->protocol != IPPROTO_ICMP)
 			return XDP_PASS;
 		return may_be_error4(control, ip, end) ? RELATE : XDP_PASS;
@@ -327,8 +326,8 @@ static __always_inline int receive_ipv6(struct xdp_md *ctx, struct ethhdr *ether
 		return XDP_PASS;
 	source = ip->saddr.in6_u.u6_addr32;
 	target = ip->daddr.in6_u.u6_addr32;
-	to_vip = in_filter(control->vip_filter, target[0] ^ target[1] ^ target[2] ^ target[3]);
-	if (!to_vip && !in_filter(control->server_filter, source[0] ^ source[1] ^ source[2] ^ source[3])) {
+	to_vip = in_filter6(control->vip_filter, &ip->daddr);
+	if (!to_vip && !in_filter6(control->server_filter, &ip->saddr)) {
 		if (ip->nexthdr != IPPROTO_ICMPV6 && !is_ipv6_extension(ip->nexthdr))
 			return XDP_PASS;
 		return may_be_error6(control, ip, end) ? RELATE : XDP_PASS;
@@ -643,7 +642,7 @@ static __always_inline __u32 choose(const struct packet *packet, const struct se
 				    struct newcomer *newcomer)
 {
 	struct newcomer template;
-	__u32 slot;
+	__u32 slot, index;
 
 	if (!service->persistence)
 		return select_server(service, packet);
@@ -655,8 +654,10 @@ static __always_inline __u32 choose(const struct packet *packet, const struct se
 	slot = find_slot(&template);
 	if (slot == NO_SLOT)
 		return NO_CHOICE;
-	newcomer->template = slot + 1;
-	return follow_template(packet, service, slot);
+	index = follow_template(packet, service, slot);
+	if (index != NO_CHOICE)
+		newcomer->template = slot + 1;
+	return index;
 }
 
 /* Takes back what was done for a connection that did not come about. */

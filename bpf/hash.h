@@ -59,10 +59,15 @@ static __always_inline __u32 second_hash(__u32 hash)
 	return (hash ^ (hash >> 16)) * 0x9e3779b1;
 }
 
-/* The bit of an address in the filters; filterBit() in src/datapath/xdp/control.ts. */
-static __always_inline __u32 filter_bit(__u32 word)
+/* The bit of an address in the filters, whose halves belong to the families; filterBit() in src/datapath/xdp/control.ts. */
+static __always_inline __u32 filter_bit4(__u32 address)
 {
-	return (word * 0x9e3779b1) >> 21;
+	return (address * 0x9e3779b1) >> 22;
+}
+
+static __always_inline __u32 filter_bit6(const __u32 *address)
+{
+	return filter_bit4(address[0] ^ address[1] ^ address[2] ^ address[3]) | 1 << 10;
 }
 
 /* Makes the key of a client's packet that of a reply, and back. */

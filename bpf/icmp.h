@@ -38,13 +38,6 @@ static __always_inline int is_error4(__u8 type)
 	return type == ICMP_UNREACHABLE || type == ICMP_SOURCE_QUENCH || type == ICMP_TIME_EXCEEDED;
 }
 
-static __always_inline __u32 folded(const struct in6_addr *address)
-{
-	const __u32 *words = address->in6_u.u6_addr32;
-
-	return words[0] ^ words[1] ^ words[2] ^ words[3];
-}
-
 /* True for what may be an error about a packet of a virtual service. Fragments of ICMP are put together by the host. */
 static __always_inline int may_be_error4(const struct control *control, const struct iphdr *ip, const void *end)
 {
@@ -54,8 +47,8 @@ static __always_inline int may_be_error4(const struct control *control, const st
 	if (ip->protocol != IPPROTO_ICMP || ip->frag_off & IPV4_FRAGMENT || ip->ihl < 5 ||
 	    (const void *)(quoted + 1) > end || !is_error4(*icmp))
 		return 0;
-	return in_filter(control->vip_filter, ip->daddr) || in_filter(control->vip_filter, quoted->saddr) ||
-	       in_filter(control->vip_filter, quoted->daddr) || in_filter(control->server_filter, quoted->daddr);
+	return in_filter4(control->vip_filter, ip->daddr) || in_filter4(control->vip_filter, quoted->saddr) ||
+	       in_filter4(control->vip_filter, quoted->daddr) || in_filter4(control->server_filter, quoted->daddr);
 }
 
 /* The same for IPv6; true for all that has extension headers: whether an error is behind them is seen later. */
@@ -68,10 +61,10 @@ static __always_inline int may_be_error6(const struct control *control, const st
 		return 1;
 	if (ip->nexthdr != IPPROTO_ICMPV6 || (const void *)(quoted + 1) > end || *icmp >= ICMPV6_FIRST_MESSAGE)
 		return 0;
-	return in_filter(control->vip_filter, folded(&ip->daddr)) ||
-	       in_filter(control->vip_filter, folded(&quoted->saddr)) ||
-	       in_filter(control->vip_filter, folded(&quoted->daddr)) ||
-	       in_filter(control->server_filter, folded(&quoted->daddr));
+	return in_filter6(control->vip_filter, &ip->daddr) ||
+	       in_filter6(control->vip_filter, &quoted->saddr) ||
+	       in_filter6(control->vip_filter, &quoted->daddr) ||
+	       in_filter6(control->server_filter, &quoted->daddr);
 }
 
 static __always_inline __u32 header_length(__u64 flags)

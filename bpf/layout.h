@@ -179,7 +179,7 @@ struct control {
 	__u64 clock_nanoseconds;
 	/* Ticks by state. */
 	__u32 tcp_timeouts[TCP_STATES];
-	/* A bit for every VIP (see filter_bit), some of other addresses: most foreign packets leave here. */
+	/* A bit for every VIP (see filter_bit4), some of other addresses: most foreign packets leave here. */
 	__u32 vip_filter[FILTER_WORDS];
 	/* The same for servers whose replies are translated. */
 	__u32 server_filter[FILTER_WORDS];
@@ -203,8 +203,8 @@ struct control {
 #define CONTROL_EXPIRE_QUIESCENT 8
 /* There are services of firewall marks, which the director knows: what belongs to no connection may be theirs. */
 #define CONTROL_MARKS 16
-/* There are servers whose replies are translated. */
-#define CONTROL_TRANSLATES 32
+/* A backup that leaves directing to its master (backup_only): nothing is sent on to servers. */
+#define CONTROL_STANDS_BACK 32
 /* A SYN on a connection that is over begins a new one (conn_reuse_mode); also on one of which only the client's FIN is known. */
 #define CONTROL_REUSE 64
 #define CONTROL_REUSE_FIN_WAIT 128

@@ -188,11 +188,19 @@ static __always_inline int is_server(__u8 family, const __u32 *address)
 	return find_service(0, family, SERVER_PORT, address) != 0;
 }
 
-static __always_inline int in_filter(const __u32 *filter, __u32 word)
+static __always_inline int in_filter(const __u32 *filter, __u32 bit)
 {
-	__u32 bit = filter_bit(word);
-
 	return (filter[(bit >> 5) & (FILTER_WORDS - 1)] >> (bit & 31)) & 1;
+}
+
+static __always_inline int in_filter4(const __u32 *filter, __u32 address)
+{
+	return in_filter(filter, filter_bit4(address));
+}
+
+static __always_inline int in_filter6(const __u32 *filter, const struct in6_addr *address)
+{
+	return in_filter(filter, filter_bit6(address->in6_u.u6_addr32));
 }
 
 static __always_inline struct interface *find_interface(__u32 index)

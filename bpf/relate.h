@@ -218,8 +218,10 @@ static __noinline enum related find_related(struct packet *packet)
 	const struct control *control = packet->control;
 
 	turn(&packet->key, packet->flags);
-	packet->connection = find_connection(control, &packet->key, packet->protocol, packet->flags, packet->now,
-					     &packet->slot);
+	packet->connection = control->flags & CONTROL_STANDS_BACK ?
+				     0 :
+				     find_connection(control, &packet->key, packet->protocol, packet->flags,
+						     packet->now, &packet->slot);
 	if (packet->connection)
 		return TO_SERVER;
 	turn(&packet->key, packet->flags);

@@ -289,7 +289,7 @@ export class Director {
   /** True if a fragment may be to a virtual service or from a real server behind NAT: others are the host's. */
   #mayConcern(packet: Packet): boolean {
     const family = packet.family === 6 ? 6 : 4;
-    if (this.#index.mayServe(packet.bytes, packet.destinationAt, family)) return true;
+    if (!this.#standsBack() && this.#index.mayServe(packet.bytes, packet.destinationAt, family)) return true;
     return this.pool.isTranslated(packet.bytes, packet.sourceAt, family);
   }
 
@@ -298,7 +298,7 @@ export class Director {
     const { protocol } = packet;
     if (protocol !== Protocol.tcp && protocol !== Protocol.udp && protocol !== Protocol.sctp) {
       if (!isIcmp(packet)) return Verdict.pass;
-      return this.#conclude(this.#related.handle(packet, now, tick));
+      return this.#conclude(this.#related.handle(packet, now, tick, this.#standsBack()));
     }
     setKey(this.#key, packet);
     const isReplyOnly = routedOn || this.#standsBack();

@@ -81,25 +81,26 @@ export class Related {
 
   /**
    * Handles an ICMP or ICMPv6 packet.
+   * @param repliesOnly leaves alone what would go to a server
    * @returns what became of it; `DELIVER_LOCALLY` for one that is none of the virtual server's
    */
-  handle(packet: Packet, now: number, tick: number): Outcome {
+  handle(packet: Packet, now: number, tick: number, repliesOnly = false): Outcome {
     const { view, transport } = packet;
     const family = packet.family === 6 ? 6 : 4;
     const type = view.getUint8(transport + Icmp.type);
     if (family === 4 ? !isRelatedError(type) : !isIcmpv6Error(type)) return DELIVER_LOCALLY;
     const embedded = this.#embedded;
     if (!embedded.read(view, family, transport + ICMP_HEADER, packet.networkEnd)) return DELIVER_LOCALLY;
-    if (family === 4 && isTunnelProtocol(embedded.protocol) && this.#isLocal(packet)) {
+    if (family === 4 && !repliesOnly && isTunnelProtocol(embedded.protocol) && this.#isLocal(packet)) {
       const outcome = this.#handleTunnelError(packet, now, tick);
       if (outcome !== DELIVER_LOCALLY) return outcome;
     }
     if (!isDirected(embedded.protocol) || !embedded.hasPorts) return DELIVER_LOCALLY;
     setReplyKeyOf(this.#key, packet, embedded);
-    const slot = this.#connections.find(this.#key, tick);
+    const slot = repliesOnly ? -1 : this.#connections.find(this.#key, tick);
     if (slot >= 0) return this.#toServer(slot, packet);
     const outcome = this.#toClient(packet, tick);
-    if (outcome !== DELIVER_LOCALLY) return outcome;
+    if (outcome !== DELIVER_LOCALLY || repliesOnly) return outcome;
     const scheduled = this.#options.schedule(this.#requestOf(packet), now, tick);
     if (scheduled >= 0) return this.#toServer(scheduled, packet);
     if (scheduled === Refused.ignored) return DELIVER_LOCALLY;

@@ -9,7 +9,7 @@ import { DROP_NAMES } from '../../src/ipvs/drops.ts';
 import type { Settings } from '../../src/ipvs/settings.ts';
 import { IpvsError } from '../../src/ipvs/specification.ts';
 import { COUNTER_STRIDE } from '../../src/ipvs/statistics.ts';
-import { type Family, formatAddress } from '../../src/wire/address.ts';
+import { formatAddress } from '../../src/wire/address.ts';
 import { fillIpv4Checksum, IPV4_DONT_FRAGMENT, Ipv4, Protocol } from '../../src/wire/ipv4.ts';
 import { Malformed } from '../../src/wire/malformed.ts';
 import { Packet } from '../../src/wire/packet.ts';
@@ -33,7 +33,6 @@ type Outcome = 'passed' | 'taken' | 'dropped' | 'malformed' | 'not ours';
 class Path {
   readonly world = new World();
   readonly director: Director;
-  readonly #translated = new Set<string>();
   readonly #packet = new Packet();
 
   constructor(settings: Partial<Settings>, seed: number, bed?: TestBed) {
@@ -62,10 +61,6 @@ class Path {
     this.director.administration.now = now;
     try {
       perform(operation, this.director.administration);
-      if ('destination' in operation) {
-        const { method, address } = operation.destination;
-        if (method === 'masq' || method === 'fullnat') this.#translated.add(address);
-      }
       return '';
     } catch (error) {
       if (error instanceof IpvsError) return error.code;
@@ -96,13 +91,8 @@ class Path {
     const family = packet.family === 6 ? 6 : 4;
     return (
       packet.protocol === (family === 4 ? Protocol.icmp : Protocol.icmpv6) ||
-      this.#isTranslated(packet.bytes, packet.sourceAt, family)
+      this.director.pool.isTranslated(packet.bytes, packet.sourceAt, family)
     );
-  }
-
-  /** True for the address of a server whose packets are translated, or were before it was edited. */
-  #isTranslated(bytes: Uint8Array, at: number, family: Family): boolean {
-    return this.#translated.size > 0 && this.#translated.has(formatAddress(bytes, at, family === 4 ? 4 : 16));
   }
 }
 

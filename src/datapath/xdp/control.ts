@@ -14,6 +14,8 @@ const CREATED_TIMEOUT = 3000;
 const TCP_EVENTS = 8;
 const TCP_SIDES = 3;
 const FILTER_WORDS = 64;
+/** Bits of a filter that belong to a family. */
+const FAMILY_BITS = (FILTER_WORDS * 32) / 2;
 
 /** Byte offsets in `struct control`. */
 export const ControlField = {
@@ -50,8 +52,8 @@ export const ControlFlag = {
   expireQuiescent: 8,
   /** There are services of firewall marks: any packet may be for one of them. */
   marks: 16,
-  /** There are servers whose replies are translated. */
-  translates: 32,
+  /** A backup that leaves directing to its master (`backup_only`): nothing is sent on to servers. */
+  standsBack: 32,
   /** A SYN on a connection that is over begins a new one (`conn_reuse_mode`); `reuseFinWait`: its bit 2. */
   reuse: 64,
   reuseFinWait: 128,
@@ -156,9 +158,12 @@ export const reasonNames = [
 
 export type Reason = (typeof reasonNames)[number];
 
-/** The bit of an address in the filters, 0..2047, from its raw word (IPv6: the four words combined by XOR). */
-export function filterBit(word: number): number {
-  return Math.imul(word, 0x9e3779b1) >>> 21;
+/**
+ * The bit of an address in the filters, from its raw word (IPv6: the four words combined by XOR): 0..1023, for IPv6
+ * 1024..2047. So each family can be let alone as a whole.
+ */
+export function filterBit(word: number, family: Family): number {
+  return (Math.imul(word, 0x9e3779b1) >>> 22) + (family === 6 ? FAMILY_BITS : 0);
 }
 
 /** The words of an address combined into the one that the filters hash. */
@@ -265,23 +270,29 @@ export class ControlRecord {
     this.#set(ControlField.createdTimeout, ticks(CREATED_TIMEOUT));
   }
 
-  /** Lets packets to these addresses, and to few others, into the program; `all`: to any. */
-  setVips(addresses: Iterable<Uint8Array> | 'all'): void {
-    if (addresses === 'all') {
-      for (let word = 0; word < FILTER_WORDS; word++)
-        this.#set(ControlField.vipFilter + 4 * word, 0xffffffff);
-    } else this.#setFilter(ControlField.vipFilter, addresses);
+  /**
+   * Lets packets to these addresses, and to few others, into the program.
+   * @param whole families of which packets to any address are let in
+   */
+  setVips(addresses: Iterable<Uint8Array>, whole: Iterable<Family> = []): void {
+    this.#setFilter(ControlField.vipFilter, addresses, whole);
   }
 
   /** The same for packets from these servers, whose replies are translated. */
   setServers(addresses: Iterable<Uint8Array>): void {
-    this.#setFilter(ControlField.serverFilter, addresses);
+    this.#setFilter(ControlField.serverFilter, addresses, []);
   }
 
-  #setFilter(field: number, addresses: Iterable<Uint8Array>): void {
+  #setFilter(field: number, addresses: Iterable<Uint8Array>, whole: Iterable<Family>): void {
     const words = new Uint32Array(FILTER_WORDS);
+    for (const family of whole)
+      words.fill(
+        0xffffffff,
+        family === 6 ? FILTER_WORDS / 2 : 0,
+        family === 6 ? FILTER_WORDS : FILTER_WORDS / 2,
+      );
     for (const address of addresses) {
-      const bit = filterBit(filterWord(address));
+      const bit = filterBit(filterWord(address), address.length === 16 ? 6 : 4);
       words[bit >>> 5] = (words[bit >>> 5] as number) | (1 << (bit & 31));
     }
     words.forEach((word, index) => {

@@ -20,6 +20,7 @@ import {
 } from '../../ipvs/tcp-states.ts';
 import { addressBytes, type Family, formatAddress, parseAddress, parseMac } from '../../wire/address.ts';
 import { EtherType, writeEthernet } from '../../wire/ethernet.ts';
+import { fillIcmpChecksum, IcmpType, writeIcmp } from '../../wire/icmp.ts';
 import { Ipv4, Protocol, writeIpv4 } from '../../wire/ipv4.ts';
 import { Packet } from '../../wire/packet.ts';
 import { fillTcpChecksum, TcpFlag, writeTcp } from '../../wire/tcp.ts';
@@ -263,6 +264,21 @@ function segment(
   return bytes;
 }
 
+/** A router's error on the client's side about a segment from the VIP's port 80. */
+function errorAboutReply(): Uint8Array {
+  const bytes = segment(0, { payload: 22 });
+  const view = new DataView(bytes.buffer);
+  const addresses = { source: ip('192.0.2.1'), destination: VIP };
+  writeIpv4(view, bytes, 14, { ...addresses, protocol: Protocol.icmp, totalLength: 56, ttl: 64 });
+  writeIcmp(view, 34, IcmpType.unreachable, 1, 0);
+  const quoted = { source: VIP, destination: CLIENT, protocol: Protocol.tcp, totalLength: 40, ttl: 60 };
+  writeIpv4(view, bytes, 42, quoted);
+  view.setUint16(62, 80);
+  view.setUint16(64, 40000);
+  fillIcmpChecksum(view, 4, 14, 34, 36);
+  return bytes;
+}
+
 /** Key of the connection that `segment` belongs to. */
 function keyOf(clientPort = 40000): ConnectionKey {
   const packet = new Packet();
@@ -438,8 +454,10 @@ describe('the program', { skip }, () => {
     echo[14 + Ipv4.protocol] = Protocol.icmp;
     echo[34] = 8;
     assert.equal(fastPath.run({ frame: echo }).verdict, XdpVerdict.pass);
+    // An error that quotes nothing is about nothing; one about a reply of a service may begin a connection.
     echo[34] = 3;
-    goesUp(echo);
+    assert.equal(fastPath.run({ frame: echo }).verdict, XdpVerdict.pass);
+    goesUp(errorAboutReply());
   });
 
   test('finds every connection that TypeScript entered', () => {

@@ -53,12 +53,14 @@ export class ProgramConfiguration {
   readonly #tunnelled = new Set<number>();
   #isSecure = false;
   #pathMtuChanges = 0;
-  /** VIPs without a service whose connections live on. */
+  /** VIPs without a service whose connections live on, or wait for a service of their family. */
   readonly #lingering = new Map<string, Uint8Array>();
   #vips = new Map<string, Uint8Array>();
   #own: Uint8Array[] = [];
   #servers: Uint8Array[] = [];
   #hasMarks = false;
+  /** Families that have services. */
+  #families: ReadonlySet<Family> = new Set();
 
   /** @param director works on the tables of `fastPath` */
   constructor(fastPath: FastPath, director: Director) {
@@ -139,9 +141,9 @@ export class ProgramConfiguration {
       else if (!known) add(ofAddress, serviceRecord(0));
     }
     for (const name of this.#plans.names()) if (!names.has(name)) this.#plans.forget(name);
-    // Without services the virtual server stands aside; a VIP that lost its last one keeps its connections.
-    if (vips.size === 0) this.#lingering.clear();
-    else for (const [name, address] of this.#vips) if (!vips.has(name)) this.#lingering.set(name, address);
+    // A VIP that lost its last service keeps its connections.
+    for (const [name, address] of this.#vips) if (!vips.has(name)) this.#lingering.set(name, address);
+    for (const name of vips.keys()) this.#lingering.delete(name);
     this.#vips = vips;
     for (const address of this.#tunnelSources()) own.set(formatAddress(address), address);
     // What is no TCP or UDP goes by these entries alone, also to a VIP whose last service is gone.
@@ -151,13 +153,13 @@ export class ProgramConfiguration {
     }
     this.#own = [...own.values()];
     this.#hasMarks = hasMarks;
+    this.#families = families;
     const servers = this.#translatedServers();
     for (const address of servers) add(serviceKey(0, address, SERVER_PORT), serviceRecord(0));
     // Without services of a family the virtual server stands aside: nothing of that family is looked at.
     const isOnDuty = ({ length }: Uint8Array): boolean => families.has(length === 4 ? 4 : 6);
     this.#servers = servers.filter(isOnDuty);
-    this.#own = this.#own.filter(isOnDuty);
-    for (const [name, address] of this.#lingering) if (!isOnDuty(address)) this.#lingering.delete(name);
+    this.#own = [...this.#own, ...this.#lingering.values()].filter(isOnDuty);
     this.#writeServices(keys);
     this.#writeVips();
     const [tcp, udp] = this.#timeouts();
@@ -205,13 +207,13 @@ export class ProgramConfiguration {
     control.flags =
       (settings.nat_icmp_send ? ControlFlag.strayReplies : 0) |
       (this.#hasMarks ? ControlFlag.marks : 0) |
-      (this.#servers.length > 0 ? ControlFlag.translates : 0) |
       (settings.pmtu_disc ? ControlFlag.pathDiscovery : 0) |
       (settings.expire_quiescent_template ? ControlFlag.expireQuiescent : 0) |
       (settings.conn_reuse_mode ? ControlFlag.reuse : 0) |
       (settings.conn_reuse_mode & 2 ? ControlFlag.reuseFinWait : 0) |
       (settings.expire_nodest_conn ? ControlFlag.expireNodest : 0) |
-      (this.#director.defence.dropRate > 0 || this.#hasMarks ? ControlFlag.noNew : 0);
+      (this.#standsBack() ? ControlFlag.standsBack : 0) |
+      (this.#director.defence.dropRate > 0 || this.#hasMarks || this.#standsBack() ? ControlFlag.noNew : 0);
     this.#isSecure = this.#director.isTcpSecure;
     control.setTcpTable(this.#isSecure ? SECURE_TCP_TABLE : TCP_TABLE);
   }
@@ -315,13 +317,17 @@ export class ProgramConfiguration {
   }
 
   #writeVips(): void {
-    for (const name of this.#vips.keys()) this.#lingering.delete(name);
-    const addresses = [...this.#vips.values(), ...this.#lingering.values(), ...this.#own];
-    // A backup lets everything pass.
+    const addresses = [...this.#vips.values(), ...this.#own];
+    // A backup sees replies only.
+    const standsBack = this.#standsBack();
+    const whole = this.#hasMarks ? this.#families : [];
+    this.#fastPath.control.setVips(standsBack ? [] : addresses, standsBack ? [] : whole);
+    this.#fastPath.control.setServers(this.#servers);
+  }
+
+  #standsBack(): boolean {
     const { settings, administration } = this.#director;
-    const standsBack = settings.backup_only !== 0 && administration.isBackup;
-    this.#fastPath.control.setVips(standsBack ? [] : this.#hasMarks ? 'all' : addresses);
-    this.#fastPath.control.setServers(standsBack ? [] : this.#servers);
+    return settings.backup_only !== 0 && administration.isBackup;
   }
 
   /** Milliseconds by TCP state, and for UDP. */
@@ -375,7 +381,7 @@ export class ProgramConfiguration {
   forgetLingering(): void {
     if (this.#lingering.size === 0 || this.#director.connections.size > 0) return;
     this.#lingering.clear();
-    this.#writeVips();
+    this.write();
   }
 }
 
