@@ -807,6 +807,7 @@ int relate(struct xdp_md *ctx)
 	__be16 *inner = (void *)(ethernet + 1) + 2;
 	__be16 type;
 	__u32 tags = 0;
+	int outcome;
 
 	if ((void *)(inner + 1) > end)
 		return XDP_PASS;
@@ -815,7 +816,10 @@ int relate(struct xdp_md *ctx)
 		type = *inner;
 		tags = VLAN_TAG;
 	}
-	return type == bpf_htons(ETH_P_IP) ? relate_ipv4(ctx, tags) : relate_ipv6(ctx, tags);
+	outcome = type == bpf_htons(ETH_P_IP) ? relate_ipv4(ctx, tags) : relate_ipv6(ctx, tags);
+	if (outcome == XDP_PASS)
+		bpf_tail_call(ctx, &programs, PROGRAM_GUARD);
+	return outcome;
 }
 
 /* Run by the daemon on a frame that the director left to the host: the kernel's stack takes it as received. */
