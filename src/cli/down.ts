@@ -1,9 +1,9 @@
 /** `dirigo down`: stops the daemon, or removes what one that is gone left. */
 import { rmdirSync, rmSync } from 'node:fs';
 import type { Command } from 'commander';
-import type { DaemonStatus } from '../control/api.ts';
 import { endHandover, untilEnded } from '../control/handover.ts';
 import { RequestError, requestOnce } from '../control/request.ts';
+import type { DaemonStatus } from '../control/routes/status.ts';
 import { DEFAULT_SOCKET, socketPath } from '../control/socket-path.ts';
 import { orFail } from './failure.ts';
 

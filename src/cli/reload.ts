@@ -1,6 +1,6 @@
 /** `dirigo reload`: the daemon begins anew. */
 import type { Command } from 'commander';
-import type { DaemonStatus } from '../control/api.ts';
+import type { DaemonStatus } from '../control/routes/status.ts';
 import { ask } from './ask.ts';
 import { orFail } from './failure.ts';
 

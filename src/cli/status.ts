@@ -1,6 +1,6 @@
 /** `dirigo status`: what the daemon is and holds. */
 import type { Command } from 'commander';
-import type { DaemonStatus } from '../control/api.ts';
+import type { DaemonStatus } from '../control/routes/status.ts';
 import type { StatusRow } from '../datapath/datapath.ts';
 import { ask } from './ask.ts';
 import { orFail } from './failure.ts';

@@ -3,11 +3,12 @@
 import { readFileSync } from 'node:fs';
 import type { Server } from 'node:http';
 import type { Datapath } from '../datapath/datapath.ts';
-import { Api, type ShutdownOptions } from './api.ts';
+import { Api } from './api.ts';
 import { Configuration } from './configuration.ts';
 import { announceSuccessor, endHandover } from './handover.ts';
 import { createApiServer } from './http-server.ts';
 import { SystemNames } from './names.ts';
+import type { ShutdownOptions } from './routes/end.ts';
 import { listenPrivately, lockSocket, type SocketLock } from './socket.ts';
 import { StateFolder } from './state-folder.ts';
 

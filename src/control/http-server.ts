@@ -1,7 +1,11 @@
 /** The API over HTTP/1.1 with JSON bodies, with limits on size, time and number. */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
-import type { Api, ApiAnswer } from './api.ts';
+import type { Api } from './api.ts';
+import type { Peer } from './peer.ts';
+import type { ApiAnswer } from './router.ts';
+import { Stream } from './routes/route.ts';
+import { serveStream } from './stream-response.ts';
 
 /** Bytes of a body: a restore of 100,000 lines fits several times. */
 export const BODY_LIMIT = 32 * 1024 * 1024;
@@ -24,11 +28,16 @@ export function createApiServer(api: Api): Server {
 async function serve(api: Api, message: IncomingMessage, response: ServerResponse): Promise<void> {
   try {
     const body = await readBody(message);
-    const path = (message.url ?? '/').replace(/\?.*/s, '');
     const result =
       'error' in body
-        ? { status: body.status, body: { error: body.error } }
-        : await api.answer({ method: message.method ?? '', path, body: body.value });
+        ? { status: body.status, headers: {}, body: { error: body.error } }
+        : await api.answer({
+            method: message.method ?? '',
+            target: message.url ?? '/',
+            headers: message.headers,
+            body: body.value,
+            peer: OWNER,
+          });
     send(response, result);
   } catch {
     // The client went away in the middle of its request: there is nobody to tell.
@@ -36,11 +45,19 @@ async function serve(api: Api, message: IncomingMessage, response: ServerRespons
   }
 }
 
-function send(response: ServerResponse, { status, body }: ApiAnswer): void {
+/** The socket's mode lets nobody else in. */
+const OWNER: Peer = { kind: 'local', uid: process.geteuid?.() ?? 0, pid: 0 };
+
+function send(response: ServerResponse, { status, headers, body }: ApiAnswer): void {
+  if (body instanceof Stream) {
+    serveStream(response, body);
+    return;
+  }
   const text = `${JSON.stringify(body)}\n`;
   response.writeHead(status, {
     'Content-Type': 'application/json',
     'Content-Length': Buffer.byteLength(text),
+    ...headers,
     // What is left of a refused body would be taken for the next request.
     ...(status === 413 ? { Connection: 'close' } : {}),
   });

@@ -1,24 +1,13 @@
-/**
- * The desired state as a whole.
- *
- * | request | answer |
- * |---|---|
- * | `GET /state` | the desired state, as `/plan` and `/apply` read it |
- * | `GET /revisions` | the revisions that can be gone back, newest first, without their contents |
- * | `POST /plan` `{text, clients?}` | what the state in `text` would change |
- * | `POST /apply` `{text, cause?, revision?}` | the plan that was carried out |
- * | `POST /rollback` `{to?, plan?, clients?}` | the same; with `plan` it is only made |
- *
- * `clients`: affected clients that are listed at most. `revision`: only if that is the last one still.
- */
+/** The desired state as a whole: `dirigo state`, `plan`, `apply` and `rollback`. */
 import { IpvsError } from '../../ipvs/specification.ts';
-import type { ApiOptions, Handler } from '../api.ts';
-import { type Configuration, RevisionError } from '../configuration.ts';
+import { RevisionError } from '../configuration.ts';
 import { readTarget, TargetError } from '../draft.ts';
 import { withNames } from '../names.ts';
 import type { Plan } from '../plan.ts';
-import { fieldsOf, RequestRefused } from '../refused.ts';
+import { RequestRefused } from '../refused.ts';
+import { anything, boolean, count, list, object, optional, text, wholeNumber } from '../schema.ts';
 import type { PartialState } from '../state-text.ts';
+import { type Route, type RouteEnvironment, route } from './route.ts';
 
 export interface RevisionSummary {
   number: number;
@@ -34,66 +23,112 @@ export interface Applied {
   plan: Plan;
 }
 
-type Options = Pick<ApiOptions, 'configuration' | 'datapath' | 'names'>;
+const REVISION = wholeNumber(0, Number.MAX_SAFE_INTEGER, { description: 'Number of a revision.' });
+const CLIENTS = wholeNumber(0, 1_000_000, { default: 0, description: 'Affected clients listed at most.' });
+const STATE_TEXT = text({
+  maxLength: 32 * 1024 * 1024,
+  description: 'A state as JSON, or what `ipvsadm -S` prints. What it does not speak of stays.',
+  examples: ['-A -t 10.0.0.3:80 -s wrr\n-a -t 10.0.0.3:80 -r 10.0.0.7 -g -w 1\n'],
+});
+const PLAN = anything({
+  title: 'Plan',
+  description: 'What changes, and what becomes of connections and persistent clients: stay, move, drop.',
+});
+const APPLIED = { revision: REVISION, plan: PLAN };
+const CONFLICT = { 409: 'The director refuses it for what else it holds; nothing has changed.' };
 
-export function stateRoutes(options: Options): [string, ReadonlyMap<string, Handler>][] {
-  const { configuration } = options;
+export function stateRoutes(environment: RouteEnvironment): Route[] {
+  const { configuration } = environment;
   return [
-    [
-      '/state',
-      new Map<string, Handler>([
-        ['GET', () => ({ revision: configuration.revision, ...configuration.state() })],
-      ]),
-    ],
-    ['/revisions', new Map<string, Handler>([['GET', () => revisions(configuration)]])],
-    ['/plan', new Map<string, Handler>([['POST', body => plan(options, body)]])],
-    ['/apply', new Map<string, Handler>([['POST', body => apply(options, body)]])],
-    ['/rollback', new Map<string, Handler>([['POST', body => rollback(configuration, body)]])],
+    route({
+      method: 'GET',
+      path: '/state',
+      summary: 'Show the desired state, as /plan and /apply read it',
+      answer: anything(),
+      handle: () => ({ revision: configuration.revision, ...configuration.state() }),
+    }),
+    route({
+      method: 'GET',
+      path: '/revisions',
+      summary: 'List the revisions that can be gone back, newest first',
+      answer: object({
+        revision: REVISION,
+        revisions: list(
+          object(
+            {
+              number: REVISION,
+              at: text({ description: 'ISO 8601.' }),
+              cause: text({ description: 'What was done.' }),
+              services: count({ description: 'Services that it changed.' }),
+            },
+            { title: 'Revision' },
+          ),
+        ),
+      }),
+      handle: () => ({
+        revision: configuration.revision,
+        revisions: configuration.revisions().map(({ number, at, cause, patch }) => ({
+          number,
+          at,
+          cause,
+          services: patch.services.length,
+        })),
+      }),
+    }),
+    route({
+      method: 'POST',
+      path: '/plan',
+      summary: 'Say what another state would change',
+      body: object({ text: STATE_TEXT, clients: optional(CLIENTS) }),
+      answer: PLAN,
+      handle: async ({ body: { text: given, clients = 0 } }) =>
+        configuration.plan(await targetOf(environment, given), clients),
+    }),
+    route({
+      method: 'POST',
+      path: '/apply',
+      summary: 'Bring another state about, in one step or not at all',
+      body: object({
+        text: STATE_TEXT,
+        cause: optional(
+          text({ maxLength: 1000, default: 'apply', description: 'For the list of revisions.' }),
+        ),
+        revision: optional({ ...REVISION, description: 'Only if this is the last revision still.' }),
+      }),
+      answer: object(APPLIED),
+      refusals: CONFLICT,
+      handle: async ({ body: { text: given, cause = 'apply', revision } }) => {
+        const target = await targetOf(environment, given);
+        const plan = await refused(() => configuration.apply(cause, target, revision));
+        return { revision: configuration.revision, plan };
+      },
+    }),
+    route({
+      method: 'POST',
+      path: '/rollback',
+      summary: 'Go back to an earlier revision',
+      body: object({
+        to: optional({ ...REVISION, description: 'Default: the one before the last.' }),
+        plan: optional(boolean({ default: false, description: 'Only say what it would change.' })),
+        clients: optional(CLIENTS),
+      }),
+      bodyMayBeMissing: true,
+      answer: object({ ...APPLIED, to: REVISION }),
+      refusals: CONFLICT,
+      handle: async ({ body }) => {
+        const { to, plan: isPlan = false, clients = 0 } = body ?? {};
+        if (!isPlan) {
+          const done = await refused(() => configuration.rollback(to));
+          return { revision: configuration.revision, ...done };
+        }
+        const plan = await refused(() => configuration.planRollback(to, clients));
+        return { revision: configuration.revision, to: to ?? configuration.revision - 1, plan };
+      },
+    }),
   ];
 }
 
-function revisions(configuration: Configuration): { revision: number; revisions: RevisionSummary[] } {
-  return {
-    revision: configuration.revision,
-    revisions: configuration.revisions().map(({ number, at, cause, patch }) => ({
-      number,
-      at,
-      cause,
-      services: patch.services.length,
-    })),
-  };
-}
-
-async function plan(options: Options, body: unknown): Promise<Plan> {
-  const { text, clients } = fieldsOf(body, ['text', 'clients']);
-  const target = await targetOf(options, text);
-  return options.configuration.plan(target, wholeNumber('clients', clients) ?? 0);
-}
-
-async function apply(options: Options, body: unknown): Promise<Applied> {
-  const { text, cause = 'apply', revision } = fieldsOf(body, ['text', 'cause', 'revision']);
-  if (typeof cause !== 'string') throw new RequestRefused(400, '"cause" is not a string');
-  const expected = wholeNumber('revision', revision);
-  const { configuration } = options;
-  const target = await targetOf(options, text);
-  const carriedOut = await refused(() => configuration.apply(cause, target, expected));
-  return { revision: configuration.revision, plan: carriedOut };
-}
-
-async function rollback(configuration: Configuration, body: unknown): Promise<Applied & { to: number }> {
-  const given = fieldsOf(body ?? {}, ['to', 'plan', 'clients']);
-  const to = wholeNumber('to', given.to);
-  const clients = wholeNumber('clients', given.clients) ?? 0;
-  if (given.plan !== true) {
-    const done = await refused(() => configuration.rollback(to));
-    return { revision: configuration.revision, ...done };
-  }
-  const made = await refused(() => configuration.planRollback(to, clients));
-  return { revision: configuration.revision, to: to ?? configuration.revision - 1, plan: made };
-}
-
-async function targetOf({ datapath, names }: Options, text: unknown): Promise<PartialState> {
-  if (typeof text !== 'string') throw new RequestRefused(400, '"text" is not a string');
+async function targetOf({ datapath, names }: RouteEnvironment, text: string): Promise<PartialState> {
   names.refresh();
   const { director } = datapath;
   const interfaceIndex = (name: string): number | undefined => datapath.interfaceIndex(name);
@@ -111,12 +146,4 @@ async function refused<Result>(work: () => Result | Promise<Result>): Promise<Re
       throw new RequestRefused(409, error.message);
     throw error;
   }
-}
-
-function wholeNumber(name: string, value: unknown): number | undefined {
-  if (value === undefined) return undefined;
-  if (typeof value !== 'number' || !Number.isInteger(value) || value < 0) {
-    throw new RequestRefused(400, `"${name}" is not a whole number`);
-  }
-  return value;
 }
