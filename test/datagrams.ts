@@ -2,7 +2,7 @@
  * Numbered datagrams, for tests that account for each of them. Run in a network namespace:
  *
  *     node test/datagrams.ts receive PORT                         until its input ends; then prints what came, as JSON
- *     node test/datagrams.ts send ADDRESS PORT FLOWS RATE SECONDS BYTES
+ *     node test/datagrams.ts send ADDRESS PORT FLOWS RATE SECONDS BYTES FIRST
  *                                                                 prints how many it sent of each flow, as JSON
  *
  * A flow has a source port of its own. Each datagram carries the number of its flow and its number in the flow.
@@ -20,6 +20,8 @@ export interface ReceivedFlow {
 }
 
 export interface SentFlows {
+  /** Number of the first flow. */
+  first: number;
   flows: number;
   /** Datagrams of every flow. */
   each: number;
@@ -77,13 +79,15 @@ async function send(
   rate: number,
   seconds: number,
   length: number,
+  first: number,
 ): Promise<SentFlows> {
   const sockets: Socket[] = [];
   for (let flow = 0; flow < flows; flow++) {
     const socket = createSocket('udp4');
     // A refusal would be seen as an error; what counts is what arrives.
     socket.on('error', () => {});
-    socket.bind(0);
+    // Ports of their own: a port that comes back would continue an older connection.
+    socket.bind(10_000 + first + flow);
     await once(socket, 'listening');
     sockets.push(socket);
   }
@@ -94,7 +98,7 @@ async function send(
     for (; number < due; number++) {
       for (const [flow, socket] of sockets.entries()) {
         const bytes = Buffer.alloc(length);
-        bytes.writeUInt16BE(flow, 0);
+        bytes.writeUInt16BE(first + flow, 0);
         bytes.writeUInt32BE(number, 2);
         socket.send(bytes, port, address);
       }
@@ -104,7 +108,7 @@ async function send(
   // Sends are asynchronous.
   await new Promise(resolve => setTimeout(resolve, 100));
   for (const socket of sockets) socket.close();
-  return { flows, each };
+  return { first, flows, each };
 }
 
 if (import.meta.main) {
@@ -113,6 +117,9 @@ if (import.meta.main) {
   const result =
     mode === 'receive'
       ? await receive(numbers[0] as number)
-      : await send(words[0] as string, ...(numbers.slice(1) as [number, number, number, number, number]));
+      : await send(
+          words[0] as string,
+          ...(numbers.slice(1) as [number, number, number, number, number, number]),
+        );
   process.stdout.write(`${JSON.stringify(result)}\n`);
 }

@@ -101,9 +101,9 @@ export class XdpLab {
       output += text;
     });
     await started(child);
+    const closed = once(child, 'close');
     return {
       finish: async () => {
-        const closed = once(child, 'close');
         child.stdin?.end();
         await closed;
         return JSON.parse(output.replace('ready\n', '')) as Record<string, ReceivedFlow>;
@@ -111,16 +111,16 @@ export class XdpLab {
     };
   }
 
-  /** Sends numbered datagrams from the client: `rate` a second of all flows together, `bytes` each. */
+  /** Sends numbered datagrams from the client: `rate` a second of all flows together, `bytes` each; flows are numbered from `first`. */
   async send(
     address: string,
     port: number,
     flows: number,
     rate: number,
     seconds: number,
-    bytes = 18,
+    { bytes = 18, first = 0 } = {},
   ): Promise<SentFlows> {
-    const words = ['send', address, ...[port, flows, rate, seconds, bytes].map(String)];
+    const words = ['send', address, ...[port, flows, rate, seconds, bytes, first].map(String)];
     const child = this.lab.start('client', {}, node, join(root, 'test/datagrams.ts'), ...words);
     let output = '';
     child.stdout?.on('data', text => {
@@ -188,7 +188,7 @@ export function problemsOf(
   byServer: Readonly<Record<string, Record<string, ReceivedFlow>>>,
 ): string[] {
   const problems: string[] = [];
-  for (let flow = 0; flow < sent.flows; flow++) {
+  for (let flow = sent.first; flow < sent.first + sent.flows; flow++) {
     const places = Object.entries(byServer).filter(([, flows]) => flows[flow]);
     if (places.length !== 1) {
       problems.push(`flow ${flow} came to ${places.map(([name]) => name).join(' and ') || 'nobody'}`);

@@ -105,6 +105,9 @@ export class KernelNetwork implements Network, HostAddresses {
   readonly #neighbours = new Map<string, Neighbour>();
   #monitor: ChildProcess | undefined;
   #settling: NodeJS.Timeout | undefined;
+  /** Ways that are kept from now on, and when the kernel is told: each call of iproute2 takes milliseconds. */
+  readonly #fresh = new Set<Neighbour>();
+  #asking: NodeJS.Timeout | undefined;
   #probing: NodeJS.Timeout | undefined;
   #restarting: NodeJS.Timeout | undefined;
   #refreshing: Promise<void> | undefined;
@@ -319,21 +322,25 @@ export class KernelNetwork implements Network, HostAddresses {
     const fresh: Neighbour[] = [];
     for (const neighbour of this.#neighbours.values()) {
       const isKept = kept.has(neighbour);
-      if (isKept && !neighbour.isKept) fresh.push(neighbour);
-      if (!isKept && neighbour.isKept) this.#release(neighbour);
+      if (isKept && !neighbour.isKept && needsHelp(neighbour)) fresh.push(neighbour);
       neighbour.isKept = isKept;
     }
-    this.#ask(fresh.filter(needsHelp));
-  }
-
-  /** Leaves an entry to the kernel's own rules again. */
-  #release(neighbour: Neighbour): void {
-    if (neighbour.isManaged) void this.#runNeigh([neighbour], 'use');
+    if (fresh.length === 0) return;
+    for (const neighbour of fresh) this.#fresh.add(neighbour);
+    this.#asking ??= setTimeout(() => {
+      this.#asking = undefined;
+      const asked = [...this.#fresh].filter(({ isKept }) => isKept);
+      this.#fresh.clear();
+      this.#ask(asked);
+    }, SETTLE);
   }
 
   #probe(): void {
     const stale: Neighbour[] = [];
+    // Those that nobody keeps any more are left to the kernel's own rules again; a server may come back within seconds.
+    const released: Neighbour[] = [];
     for (const neighbour of this.#neighbours.values()) {
+      if (!neighbour.isKept && neighbour.isManaged) released.push(neighbour);
       if (neighbour.isKept ? needsHelp(neighbour) : neighbour.wasUsed && !neighbour.isReachable) {
         if (!neighbour.isPermanent) stale.push(neighbour);
       }
@@ -341,6 +348,7 @@ export class KernelNetwork implements Network, HostAddresses {
       // Whoever has not answered by now will be asked again by the next packet.
       if (!neighbour.resolved) this.dropped += neighbour.queue.splice(0).length;
     }
+    if (released.length > 0) void this.#runNeigh(released, 'use');
     this.#ask(stale);
   }
 
@@ -380,6 +388,7 @@ export class KernelNetwork implements Network, HostAddresses {
     const managed = [...this.#neighbours.values()].filter(({ isManaged }) => isManaged);
     this.#closed = true;
     clearTimeout(this.#settling);
+    clearTimeout(this.#asking);
     clearTimeout(this.#restarting);
     clearInterval(this.#probing);
     this.#monitor?.kill();

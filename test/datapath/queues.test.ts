@@ -157,7 +157,7 @@ describe('receive queues', { skip }, () => {
       xdp.ipvsadm(`-a -u ${VIP}:5000 -r 10.0.0.7:5000 -g`);
       lab.run('client', 'ping', '-c', '1', '-W', '5', '-M', 'do', '-s', '8900', '10.1.0.5');
       const receiver = await xdp.startReceiver('web01', 5000);
-      const sent = await xdp.send(VIP, 5000, 4, 40, 1, 8900);
+      const sent = await xdp.send(VIP, 5000, 4, 40, 1, { bytes: 8900 });
       const web01 = await receiver.finish();
       assert.deepEqual(problemsOf(sent, { web01 }), []);
       assert.equal(xdp.status().received, sent.flows * sent.each);

@@ -35,6 +35,14 @@ import { Ways } from './ways.ts';
 const FTP_PORT = 21;
 const NO_TRAFFIC: Traffic = { packets: 0, bytes: 0, outPackets: 0, outBytes: 0, connections: 0 };
 
+/** What a service has in the map `services`: keys as hexadecimal text. */
+interface ServiceEntry {
+  key: string;
+  /** Of its address. */
+  ofAddress: string;
+  record: Uint8Array;
+}
+
 export class ProgramConfiguration {
   readonly #fastPath: FastPath;
   readonly #director: Director;
@@ -42,7 +50,7 @@ export class ProgramConfiguration {
   readonly #tunnels: DataView;
   readonly #plans: Plans;
   /** What `services` holds, by key. */
-  readonly #written = new Map<string, string>();
+  readonly #written = new Map<string, Uint8Array>();
   /** Which way clients have; for who knows of routes. */
   readonly ways: Ways;
   /** By destination: what the program had forwarded when its counters were last taken over. */
@@ -51,7 +59,11 @@ export class ProgramConfiguration {
   readonly #translated = new Set<number>();
   /** Destinations at the end of a tunnel at some time. */
   readonly #tunnelled = new Set<number>();
-  #isSecure = false;
+  /** Undefined: the program does not know yet. */
+  #isSecure: boolean | undefined;
+  readonly #entries = new Map<string, ServiceEntry>();
+  /** Records from here on were not there when the tables were taken over. */
+  #adopted = 0;
   #pathMtuChanges = 0;
   /** VIPs without a service whose connections live on, or wait for a service of their family. */
   readonly #lingering = new Map<string, Uint8Array>();
@@ -69,8 +81,13 @@ export class ProgramConfiguration {
     this.#owners = new DataView(fastPath.ownerMemory);
     this.#tunnels = new DataView(fastPath.tunnelMemory);
     this.#plans = new Plans(fastPath.planMemory, fastPath.cursorMemory, director.destinations);
-    for (const key of fastPath.services.keys()) this.#written.set(Buffer.from(key).toString('hex'), '');
+    for (const key of fastPath.services.keys())
+      this.#written.set(Buffer.from(key).toString('hex'), UNKNOWN_RECORD);
     this.ways = new Ways(fastPath, director.network);
+    const { destinations } = director;
+    for (let index = 0; index < destinations.capacity; index++) {
+      if (destinations.flags(index) & DestinationFlag.used) this.#adopted = index + 1;
+    }
   }
 
   /** `serviceKeyText` of the service that a destination's record was written for, by a predecessor perhaps. */
@@ -110,9 +127,13 @@ export class ProgramConfiguration {
     return true;
   }
 
-  /** Tells the program what the director's configuration is now. */
-  write(): void {
+  /**
+   * Tells the program what the director's configuration is now.
+   * @param touched names of the services that may have changed since the last call; missing: any, and ways to servers
+   */
+  write(touched?: ReadonlySet<string>): void {
     const { administration, pool } = this.#director;
+    const changed = pool.pathMtus.changes === this.#pathMtuChanges ? touched : undefined;
     this.#pathMtuChanges = pool.pathMtus.changes;
     const keys = new Map<string, Uint8Array>();
     const vips = new Map<string, Uint8Array>();
@@ -134,13 +155,13 @@ export class ProgramConfiguration {
         continue;
       }
       vips.set(key.address, address);
-      add(serviceKey(PROTOCOL_NUMBERS[key.protocol], address, key.port), this.#serviceRecord(service));
-      const ofAddress = serviceKey(0, address, 0);
-      const known = keys.get(Buffer.from(ofAddress).toString('hex'));
-      if (key.protocol === 'tcp' && key.port === FTP_PORT) add(ofAddress, serviceRecord(ServiceFlag.ftp));
-      else if (!known) add(ofAddress, serviceRecord(0));
+      const entry = this.#entryOf(service, address, changed);
+      keys.set(entry.key, entry.record);
+      if (key.protocol === 'tcp' && key.port === FTP_PORT) keys.set(entry.ofAddress, FTP_RECORD);
+      else if (!keys.has(entry.ofAddress)) keys.set(entry.ofAddress, EMPTY_RECORD);
     }
     for (const name of this.#plans.names()) if (!names.has(name)) this.#plans.forget(name);
+    for (const name of this.#entries.keys()) if (!names.has(name)) this.#entries.delete(name);
     // A VIP that lost its last service keeps its connections.
     for (const [name, address] of this.#vips) if (!vips.has(name)) this.#lingering.set(name, address);
     for (const name of vips.keys()) this.#lingering.delete(name);
@@ -168,6 +189,7 @@ export class ProgramConfiguration {
     this.#writeTunnels();
     this.ways.refresh();
     for (const [index, owner] of pool.owners.entries()) {
+      if (changed && owner && !changed.has(owner.service.name)) continue;
       if (owner && this.#writeOwner(index, owner.service.key)) {
         this.#fastPath.clearTraffic(index);
         this.#seen[index] = undefined;
@@ -176,11 +198,28 @@ export class ProgramConfiguration {
     for (const hop of pool.hops) if (hop) this.#fastPath.allowDevice(hop.interfaceIndex);
   }
 
+  /** What a service has in `services`; what was found for one that did not change still holds. */
+  #entryOf(service: Service, address: Uint8Array, touched: ReadonlySet<string> | undefined): ServiceEntry {
+    const known = this.#entries.get(service.name);
+    if (known && touched && !touched.has(service.name)) return known;
+    const { key } = service;
+    const port = 'mark' in key ? 0 : key.port;
+    const protocol = 'mark' in key ? 0 : PROTOCOL_NUMBERS[key.protocol];
+    const entry = {
+      key: Buffer.from(serviceKey(protocol, address, port)).toString('hex'),
+      ofAddress: Buffer.from(serviceKey(0, address, 0)).toString('hex'),
+      record: this.#serviceRecord(service),
+    };
+    this.#entries.set(service.name, entry);
+    return entry;
+  }
+
   /** Addresses of servers whose replies are translated, or were while connections may remain. */
   #translatedServers(): Uint8Array[] {
     const { pool, destinations } = this.#director;
     const addresses: Uint8Array[] = [];
-    for (let index = 0; index < destinations.capacity; index++) {
+    const end = Math.max(this.#adopted, pool.owners.length);
+    for (let index = 0; index < end; index++) {
       if ((destinations.flags(index) & DestinationFlag.used) === 0) {
         this.#translated.delete(index);
         continue;
@@ -214,6 +253,7 @@ export class ProgramConfiguration {
       (settings.expire_nodest_conn ? ControlFlag.expireNodest : 0) |
       (this.#standsBack() ? ControlFlag.standsBack : 0) |
       (this.#director.defence.dropRate > 0 || this.#hasMarks || this.#standsBack() ? ControlFlag.noNew : 0);
+    if (this.#isSecure === this.#director.isTcpSecure) return;
     this.#isSecure = this.#director.isTcpSecure;
     control.setTcpTable(this.#isSecure ? SECURE_TCP_TABLE : TCP_TABLE);
   }
@@ -304,10 +344,10 @@ export class ProgramConfiguration {
   #writeServices(keys: ReadonlyMap<string, Uint8Array>): void {
     const { services } = this.#fastPath;
     for (const [name, value] of keys) {
-      const text = Buffer.from(value).toString('hex');
-      if (this.#written.get(name) === text) continue;
+      const written = this.#written.get(name);
+      if (written === value || (written && Buffer.compare(written, value) === 0)) continue;
       services.update(Uint8Array.from(Buffer.from(name, 'hex')), value);
-      this.#written.set(name, text);
+      this.#written.set(name, value);
     }
     for (const name of this.#written.keys()) {
       if (keys.has(name)) continue;
@@ -397,3 +437,8 @@ function serviceRecord(flags: number): Uint8Array {
   new DataView(record.buffer).setUint32(ServiceField.flags, flags, true);
   return record;
 }
+
+const EMPTY_RECORD = serviceRecord(0);
+/** Of a predecessor's entry: equal to none. */
+const UNKNOWN_RECORD = new Uint8Array(0);
+const FTP_RECORD = serviceRecord(ServiceFlag.ftp);

@@ -1,6 +1,7 @@
 /** The XDP data path: established connections in the kernel, everything else of a service through this process. */
 import { randomBytes } from 'node:crypto';
 import type { CapturedFrame } from '../../capture/frame.ts';
+import type { ConfigurationChange } from '../../ipvs/configuration-change.ts';
 import { ConnectionFlag, ConnectionTable } from '../../ipvs/connections.ts';
 import {
   DESTINATION_BYTES,
@@ -9,6 +10,7 @@ import {
   DestinationTable,
 } from '../../ipvs/destinations.ts';
 import { Director, Verdict } from '../../ipvs/director.ts';
+import { serviceKeyText } from '../../ipvs/specification.ts';
 import { formatAddress } from '../../wire/address.ts';
 import { Protocol } from '../../wire/ipv4.ts';
 import { Malformed } from '../../wire/malformed.ts';
@@ -62,6 +64,8 @@ export class XdpDatapath implements Datapath {
   #sweeping: NodeJS.Timeout | undefined;
   #calibrating: NodeJS.Timeout | undefined;
   #syncScheduled = false;
+  /** Services that changed since the program was told; undefined: any may have. */
+  #touched: Set<string> | undefined;
   #state: 'new' | 'running' | 'stopped' = 'new';
   /** Frames the host's stack may still be given in this interval. */
   #hostBudget = (HOST_LIMIT * SWEEP_INTERVAL) / 1000;
@@ -117,11 +121,12 @@ export class XdpDatapath implements Datapath {
     this.director.administration.serviceCapacity = fastPath.serviceCapacity;
     this.#configuration = new ProgramConfiguration(fastPath, this.director);
     if (fastPath.adopted) this.#adopt();
-    this.director.administration.observe(() => this.#scheduleSync());
+    this.director.administration.observe(change => this.#note(change));
     this.network.onChange = () => {
       this.director.resolveNextHops();
       this.#configureInterfaces();
       this.#configuration.ways.forget();
+      this.#touched = undefined;
       this.#scheduleSync();
     };
   }
@@ -218,6 +223,15 @@ export class XdpDatapath implements Datapath {
     }
   }
 
+  #note(change: ConfigurationChange): void {
+    if (!('service' in change)) this.#touched = undefined;
+    else {
+      const { service } = change;
+      this.#touched?.add(serviceKeyText('key' in service ? service.key : service));
+    }
+    this.#scheduleSync();
+  }
+
   #scheduleSync(): void {
     if (this.#syncScheduled || this.#state !== 'running') return;
     this.#syncScheduled = true;
@@ -231,10 +245,12 @@ export class XdpDatapath implements Datapath {
   /** Tells the program what the director's configuration is now. */
   #sync(): void {
     try {
-      this.#configuration.write();
+      this.#configuration.write(this.#touched);
+      this.#touched = new Set();
       this.#syncError = '';
     } catch (error) {
       // A full map, for example. The director goes on, and the next change is the next attempt.
+      this.#touched = undefined;
       this.#syncError = (error as Error).message;
       console.error(`dirigo: telling the XDP program the configuration failed: ${this.#syncError}`);
     }
