@@ -115,6 +115,16 @@ int nothing(struct xdp_md *ctx)
 	return XDP_TX;
 }
 
+/*
+ * The same for a program that puts 20 bytes in front: moves the head once, as the program that is measured must; the
+ * generator moves it back.
+ */
+SEC("xdp.frags")
+int grow(struct xdp_md *ctx)
+{
+	return bpf_xdp_adjust_head(ctx, -20) ? XDP_ABORTED : XDP_TX;
+}
+
 /* Datagrams that came to the end of a way, by the program below. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

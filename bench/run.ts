@@ -1,21 +1,43 @@
 /**
  * Runs the benchmarks named on the command line, or all of them: `npm run bench -- director`. A name may be followed by
- * a file that its figures go to: `npm run bench -- xdp=figures.json`.
+ * a file that its figures go to: `npm run bench -- xdp=figures.json`. While a program is being made faster, one case with
+ * few repeats says enough: `npm run bench -- xdp --only DR --flows 1,10000 --runs 5 --object other.bpf.o`.
  */
+import { parseArgs } from 'node:util';
 import { directorBenchmark } from './director.ts';
 import { pathBenchmark } from './path.ts';
 import { stateBenchmark } from './state.ts';
-import { xdpBenchmark } from './xdp.ts';
+import { type Selection, xdpBenchmark } from './xdp.ts';
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    only: { type: 'string' },
+    flows: { type: 'string' },
+    runs: { type: 'string' },
+    object: { type: 'string' },
+  },
+});
+const selection: Selection = {
+  only: values.only ?? '',
+  flows: values.flows?.split(',').map(Number) ?? [],
+  runs: Number(values.runs ?? 9),
+  ...(values.object === undefined ? {} : { object: values.object }),
+};
+if (!(selection.runs >= 1) || selection.flows.some(flows => !(flows >= 1))) {
+  console.error('bench: --runs and --flows take numbers of 1 and more, the latter with commas between them');
+  process.exit(2);
+}
 
 const benchmarks: ReadonlyMap<string, (file?: string) => void | Promise<void>> = new Map([
   ['director', directorBenchmark],
-  ['xdp', xdpBenchmark],
+  ['xdp', (file?: string) => xdpBenchmark(selection, file)],
   ['path', pathBenchmark],
   ['state', stateBenchmark],
 ]);
 
 const chosen = new Map(
-  process.argv.slice(2).map(word => {
+  positionals.map(word => {
     const [name = '', file] = word.split('=');
     return [name, file] as const;
   }),

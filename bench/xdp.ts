@@ -32,8 +32,29 @@ const SERVERS = 16;
 const LOCAL_ADDRESSES = 24;
 /** Steps through the flows in another order; a prime that no number of flows here is a multiple of. */
 const STEP = 48_271;
-const RUNS = 9;
 const MILLION = 1_000_000;
+/** Packets of a run with few flows, and how many such runs take the place of one long one. */
+const SHORT_RUN = 100_000;
+const SHORT_RUNS = 5;
+
+/** Which measurements are made. */
+export interface Selection {
+  /** Part of what a measurement is called; empty: all. */
+  only: string;
+  /** Numbers of flows, of connections and so on; empty: all. */
+  flows: readonly number[];
+  /** Repeats of each. */
+  runs: number;
+  /** The program's object. Default: the one that is built from the sources. */
+  object?: string;
+}
+
+let selection: Selection = { only: '', flows: [], runs: 9 };
+
+function isSelected(what: string, count: number): boolean {
+  const { only, flows } = selection;
+  return what.includes(only) && (flows.length === 0 || flows.includes(count));
+}
 
 /** A network of one neighbour, who is the way to everybody. */
 class OneNeighbour implements Routed {
@@ -246,8 +267,11 @@ class Rig {
     generator.setFlows(visited);
     const floors: number[] = [];
     const grosses: number[] = [];
-    for (let run = 0; run < RUNS; run++) {
-      floors.push(generator.floor(packets, INTERFACE));
+    const restores = this.setting.method === 'tunnel';
+    // Short runs are seldom interrupted.
+    const runs = selection.runs * (packets < MILLION ? SHORT_RUNS : 1);
+    for (let run = 0; run < runs; run++) {
+      floors.push(generator.floor(packets, INTERFACE, restores));
       grosses.push(generator.gross(bed.fastPath.program, packets, INTERFACE));
     }
     return figureOf(floors, grosses);
@@ -262,7 +286,7 @@ class Rig {
     const floors: number[] = [];
     const grosses: number[] = [];
     if (!this.handles(shape, visited)) return undefined;
-    for (let attempt = 0; grosses.length < RUNS && attempt < 3 * RUNS; attempt++) {
+    for (let attempt = 0; grosses.length < selection.runs && attempt < 3 * selection.runs; attempt++) {
       this.renew();
       generator.shape(shape);
       try {
@@ -352,7 +376,7 @@ function withRig<Result>(part: Partial<Setting>, action: (rig: Rig) => Result, f
     destinationCapacity: Math.max(64, setting.servers + setting.services),
     serviceCapacity: Math.max(64, 3 * setting.services),
     hz: HZ,
-    object: buildBpf(),
+    object: selection.object ?? buildBpf(),
   };
   return withTestBed(options, bed => {
     const generator = new FlowGenerator(flows);
@@ -420,7 +444,16 @@ export interface Measurement extends Partial<Figure> {
 
 const measurements: Measurement[] = [];
 
-function show(what: string, by: string, count: number, figure: Figure | undefined, target?: number): void {
+/** Makes a measurement, if it is selected, and prints it. */
+function show(
+  what: string,
+  by: string,
+  count: number,
+  measure: () => Figure | undefined,
+  target?: number,
+): void {
+  if (!isSelected(what, count)) return;
+  const figure = measure();
   measurements.push({ what, by, count, ...figure, ...(target === undefined ? {} : { target }) });
   const label = `${what}, ${count.toLocaleString('en')} ${count === 1 ? by.replace(/s$/, '') : by}`;
   if (!figure) {
@@ -444,7 +477,7 @@ function measureEstablished({ setting, direction }: Case, flows: number): Figure
     rig => {
       const list = clientFlows(flows);
       rig.fill(list);
-      const packets = Math.max(MILLION, flows);
+      const packets = Math.max(SHORT_RUN, flows);
       if (direction === 'client') return rig.measure(rig.shape(TcpFlag.ack), list, packets);
       const replies = rig.replies(list);
       const shape: FrameShape = {
@@ -467,7 +500,7 @@ function established(): void {
   heading('Established connections');
   for (const each of ESTABLISHED) {
     for (const [index, flows] of FLOWS.entries()) {
-      show(each.name, 'flows', flows, measureEstablished(each, flows), each.targets[index]);
+      show(each.name, 'flows', flows, () => measureEstablished(each, flows), each.targets[index]);
     }
   }
 }
@@ -485,58 +518,55 @@ function newConnections(): void {
       [SMALL, 16_384, small],
       [MILLION, MILLION + 65_536, large],
     ] as const) {
-      const figure = withRig({ scheduler, capacity }, rig => rig.measureNew(clientFlows(count)), count);
-      show(`new connection, ${scheduler}`, 'flows', count, figure, target);
+      const measure = () =>
+        withRig({ scheduler, capacity }, rig => rig.measureNew(clientFlows(count)), count);
+      show(`new connection, ${scheduler}`, 'flows', count, measure, target);
     }
   }
   const capacity = MILLION;
-  const flood = withRig(
-    { scheduler: 'wrr', capacity },
-    rig => rig.measureNew(clientFlows(MILLION, MILLION + 65_536), clientFlows(MILLION + 65_536)),
-    MILLION + 65_536,
-  );
+  const flood = () =>
+    withRig(
+      { scheduler: 'wrr', capacity },
+      rig => rig.measureNew(clientFlows(MILLION, MILLION + 65_536), clientFlows(MILLION + 65_536)),
+      MILLION + 65_536,
+    );
   show('new connection, the table full (flood)', 'flows', MILLION, flood, 350);
 }
 
 function noService(): void {
   heading('Packets that are for no service');
-  const figure = withRig({}, rig =>
-    rig.measure({ ...rig.shape(TcpFlag.ack), address: ELSEWHERE }, clientFlows(1), MILLION),
-  );
-  show('not for any service (passed on)', 'flows', 1, figure, 10);
+  const measure = () =>
+    withRig({}, rig =>
+      rig.measure({ ...rig.shape(TcpFlag.ack), address: ELSEWHERE }, clientFlows(1), SHORT_RUN),
+    );
+  show('not for any service (passed on)', 'flows', 1, measure, 10);
 }
 
 function growth(): void {
   heading('DR, established TCP: how cost grows');
   for (const connections of [1, 16, 256, 4096, 16_384, 65_536, 262_144, MILLION, 2 * MILLION, 4 * MILLION]) {
-    show(
-      'DR, established',
-      'connections',
-      connections,
-      measureEstablished(ESTABLISHED[0] as Case, connections),
-    );
+    const measure = () => measureEstablished(ESTABLISHED[0] as Case, connections);
+    show('growth: DR, established', 'connections', connections, measure);
   }
   for (const services of [1, 100, 10_000]) {
-    const figure = measureEstablished({ ...(ESTABLISHED[0] as Case), setting: { services } }, SMALL);
-    show('DR, established, 10,000 flows', 'services', services, figure);
+    const measure = () => measureEstablished({ ...(ESTABLISHED[0] as Case), setting: { services } }, SMALL);
+    show('growth: DR, established, 10,000 flows', 'services', services, measure);
   }
   for (const servers of [2, 100, 1000]) {
-    const figure = measureEstablished({ ...(ESTABLISHED[0] as Case), setting: { servers } }, SMALL);
-    show('DR, established, 10,000 flows', 'servers', servers, figure);
+    const measure = () => measureEstablished({ ...(ESTABLISHED[0] as Case), setting: { servers } }, SMALL);
+    show('growth: DR, established, 10,000 flows', 'servers', servers, measure);
   }
   for (const scheduler of ['wrr', 'mh', 'wlc']) {
     for (const servers of [2, 100, 1000]) {
-      const figure = withRig(
-        { scheduler, servers, capacity: 16_384 },
-        rig => rig.measureNew(clientFlows(SMALL)),
-        SMALL,
-      );
-      show(`new connection, ${scheduler}`, 'servers', servers, figure);
+      const measure = () =>
+        withRig({ scheduler, servers, capacity: 16_384 }, rig => rig.measureNew(clientFlows(SMALL)), SMALL);
+      show(`growth: new connection, ${scheduler}`, 'servers', servers, measure);
     }
   }
 }
 
 function memory(): void {
+  if (!isSelected('memory', 0)) return;
   heading('Memory of the maps');
   for (const capacity of [MILLION, 4 * MILLION]) {
     const bytes = withRig({ capacity }, rig => rig.bed.fastPath.memory(), 1);
@@ -549,11 +579,12 @@ function memory(): void {
 }
 
 /** `npm run bench -- xdp [FILE]`: with a file, the figures go there as JSON, too (for bench/plot.ts). */
-export function xdpBenchmark(file?: string): void {
+export function xdpBenchmark(selected: Selection, file?: string): void {
   if (process.geteuid?.() !== 0) {
     process.stdout.write('xdp: left out, running the XDP program needs root\n');
     return;
   }
+  selection = selected;
   pinThread(1);
   established();
   newConnections();
