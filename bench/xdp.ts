@@ -471,7 +471,8 @@ function heading(text: string): void {
 }
 
 function measureEstablished({ setting, direction }: Case, flows: number): Figure | undefined {
-  const capacity = Math.max(1024, flows);
+  // Half of the slots can be of FULLNAT.
+  const capacity = Math.max(1024, setting.method === 'fullnat' ? 2 * flows : flows);
   return withRig(
     { ...setting, capacity },
     rig => {

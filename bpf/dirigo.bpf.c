@@ -26,14 +26,17 @@
 #include "tap.h"
 #endif
 
-/* Not a verdict yet: begin() or relate() goes on with the packet. */
+/* Outcomes that are no verdict yet: another program goes on with the packet. UP(reason) is one, too. */
 #define BEGIN -2
 #define RELATE -3
+#define RECEIVE_OTHER -4
+#define NO_REPLY -5
 /* Places in the map `programs`: src/datapath/xdp/fast-path.ts */
 #define PROGRAM_BEGIN 0
 /* The guard's filter (bpf/guard), if there is one: for what would be passed to the host. */
 #define PROGRAM_GUARD 1
 #define PROGRAM_RELATE 2
+#define PROGRAM_OTHER 3
 
 char _license[] SEC("license") = "Dual MIT/GPL";
 
@@ -49,8 +52,20 @@ static __always_inline void account(const struct packet *packet)
 	count_traffic(connection->destination, packet->length);
 }
 
+/* Client to server by DR. */
+static __always_inline int route(struct xdp_md *ctx, struct packet *packet)
+{
+	struct destination *destination = packet->destination;
+
+	if (packet->length > destination->mtu)
+		return UP(REASON_TOO_BIG);
+	account(packet);
+	decrement(packet);
+	return leave(ctx, packet->interface, packet->ethernet, destination->next_mac, destination->interface_index);
+}
+
 /* Client to server by NAT or FULLNAT. */
-static __noinline int translate(struct xdp_md *ctx, struct packet *packet)
+static __always_inline int translate(struct xdp_md *ctx, struct packet *packet)
 {
 	void *end = (void *)(long)ctx->data_end;
 	const struct interface *interface = packet->interface;
@@ -61,15 +76,15 @@ static __noinline int translate(struct xdp_md *ctx, struct packet *packet)
 	__u64 sum = 0;
 
 	if (packet->length > destination->mtu)
-		return to_director(ctx, interface, REASON_TOO_BIG);
+		return UP(REASON_TOO_BIG);
 	if (!has_checksum(packet))
-		return to_director(ctx, interface, REASON_NO_CHECKSUM);
+		return UP(REASON_NO_CHECKSUM);
 	if (method == FORWARDING_FULLNAT) {
 		extension = bpf_map_lookup_elem(&extensions, &packet->slot);
 		if (!extension || connection->local_port == 0)
-			return to_director(ctx, interface, REASON_METHOD);
+			return UP(REASON_METHOD);
 		if (packet->protocol == IPPROTO_TCP && !is_plain_request(packet, extension, end))
-			return to_director(ctx, interface, REASON_METHOD);
+			return UP(REASON_METHOD);
 	}
 	account(packet);
 	decrement(packet);
@@ -84,7 +99,7 @@ static __noinline int translate(struct xdp_md *ctx, struct packet *packet)
 }
 
 /* Client to server through a tunnel. */
-static __noinline int tunnel(struct xdp_md *ctx, struct packet *packet)
+static __always_inline int tunnel(struct xdp_md *ctx, struct packet *packet)
 {
 	const struct interface *interface = packet->interface;
 	struct destination *destination = packet->destination;
@@ -93,16 +108,16 @@ static __noinline int tunnel(struct xdp_md *ctx, struct packet *packet)
 	struct tunnel *tunnel = bpf_map_lookup_elem(&tunnels, &index);
 
 	if (overhead == 0 || !tunnel || packet->tags)
-		return to_director(ctx, interface, REASON_METHOD);
+		return UP(REASON_METHOD);
 	if (!fits_tunnel(packet, destination, overhead))
-		return to_director(ctx, interface, REASON_TOO_BIG);
+		return UP(REASON_TOO_BIG);
 	account(packet);
 	decrement(packet);
 	return leave_by_tunnel(ctx, interface, packet, tunnel, destination, overhead,
 			       packet->control->flags & CONTROL_PATH_DISCOVERY);
 }
 
-/* Server to client, if the packet is a reply; negative if it is none. */
+/* Server to client, if the packet is a reply, else NO_REPLY. */
 static __always_inline int reply(struct xdp_md *ctx, struct packet *packet)
 {
 	void *end = (void *)(long)ctx->data_end;
@@ -119,29 +134,29 @@ static __always_inline int reply(struct xdp_md *ctx, struct packet *packet)
 	connection = find_reply(control, &packet->key, packet->protocol, packet->flags, packet->now, &slot);
 	if (!connection) {
 		turn(&packet->key, packet->flags);
-		return -1;
+		return NO_REPLY;
 	}
 	if (connection->flags & (FLAG_DIRECTORS | FLAG_NO_OUTPUT))
-		return to_director(ctx, interface, REASON_METHOD);
+		return UP(REASON_METHOD);
 	index = connection->destination;
 	destination = bpf_map_lookup_elem(&destinations, &index);
 	if (!destination)
-		return to_director(ctx, interface, REASON_UNAVAILABLE);
+		return UP(REASON_UNAVAILABLE);
 	hop = way_to_client(control, connection);
 	if (!hop)
-		return to_director(ctx, interface, REASON_NO_WAY);
+		return UP(REASON_NO_WAY);
 	if (time_to_live(packet) <= 1)
-		return to_director(ctx, interface, REASON_TIME_TO_LIVE);
+		return UP(REASON_TIME_TO_LIVE);
 	if (packet->length > hop->mtu)
-		return to_director(ctx, interface, REASON_TOO_BIG);
+		return UP(REASON_TOO_BIG);
 	if (!has_checksum(packet))
-		return to_director(ctx, interface, REASON_NO_CHECKSUM);
+		return UP(REASON_NO_CHECKSUM);
 	if ((connection->flags & FLAG_FORWARDING) == FORWARDING_FULLNAT) {
 		extension = bpf_map_lookup_elem(&extensions, &slot);
 		if (!extension)
-			return to_director(ctx, interface, REASON_METHOD);
+			return UP(REASON_METHOD);
 		if (packet->protocol == IPPROTO_TCP && !is_plain_reply(packet, extension, end))
-			return to_director(ctx, interface, REASON_METHOD);
+			return UP(REASON_METHOD);
 	}
 
 	advance(control, connection, destination, SIDE_SERVER, packet->protocol, packet->tcp_flags, packet->now);
@@ -166,25 +181,38 @@ static __always_inline int from_server(const struct packet *packet)
 			 packet->flags & FLAG_IPV6 ? filter_bit6(source) : filter_bit4(source[0]));
 }
 
-/* A packet that belongs to no connection by its key. */
-static __noinline int unknown(struct xdp_md *ctx, struct packet *packet)
+/*
+ * The same, as functions that are called. A call costs six nanoseconds where the kernel makes returns safe from
+ * speculation, so the way of established connections over IPv4 has none.
+ */
+static __noinline int translate_apart(struct xdp_md *ctx, struct packet *packet)
+{
+	return translate(ctx, packet);
+}
+
+static __noinline int tunnel_apart(struct xdp_md *ctx, struct packet *packet)
+{
+	return tunnel(ctx, packet);
+}
+
+static __noinline int reply_apart(struct xdp_md *ctx, struct packet *packet)
+{
+	return reply(ctx, packet);
+}
+
+/* A packet that belongs to no connection by its key, nor as a reply. */
+static __always_inline int unknown(const struct packet *packet, int is_servers)
 {
 	__u8 family = packet->flags & FLAG_IPV6 ? 6 : 4;
 
-	if (from_server(packet)) {
-		int outcome = reply(ctx, packet);
-
-		if (outcome >= 0)
-			return outcome;
-		if (packet->control->flags & CONTROL_STRAY_REPLIES && is_server(family, packet->key.client))
-			return to_director(ctx, packet->interface, REASON_REPLY);
-	}
+	if (is_servers && packet->control->flags & CONTROL_STRAY_REPLIES && is_server(family, packet->key.client))
+		return UP(REASON_REPLY);
 	if (packet->control->flags & CONTROL_MARKS)
-		return to_director(ctx, packet->interface, REASON_NO_CONNECTION);
+		return UP(REASON_NO_CONNECTION);
 	if (find_service(packet->protocol, family, packet->key.ports >> 16, packet->key.virtual))
 		return BEGIN;
 	if (is_service(packet->protocol, family, packet->key.ports >> 16, packet->key.virtual))
-		return to_director(ctx, packet->interface, REASON_NO_CONNECTION);
+		return UP(REASON_NO_CONNECTION);
 	return to_host(REASON_NO_SERVICE);
 }
 
@@ -192,59 +220,50 @@ static __noinline int unknown(struct xdp_md *ctx, struct packet *packet)
 static __always_inline int forward(struct xdp_md *ctx, struct packet *packet, int is_reply, int family)
 {
 	const struct control *control = packet->control;
-	const struct interface *interface = packet->interface;
 	struct connection *connection = 0;
 	struct destination *destination;
 	__u32 index, wanted, method;
-	/* With IPv4 what is called gets a copy, so that the packet itself can live in registers. */
-	struct packet copy;
 
 	packet->now = now_ticks(control);
 	if (!is_reply)
 		connection = find_connection(control, &packet->key, packet->protocol, packet->flags, packet->now,
 					     &packet->slot);
 	if (!connection) {
-		if (family == 6)
-			return unknown(ctx, packet);
-		copy = *packet;
-		return unknown(ctx, &copy);
+		int is_servers = from_server(packet), outcome = NO_REPLY;
+
+		if (is_servers)
+			outcome = family == 4 ? reply(ctx, packet) : reply_apart(ctx, packet);
+		return outcome == NO_REPLY ? unknown(packet, is_servers) : outcome;
 	}
 	method = connection->flags & (FLAG_FORWARDING | FLAG_DIRECTORS);
 	if (connection->flags & FLAG_DIRECTORS)
-		return to_director(ctx, interface, REASON_METHOD);
+		return UP(REASON_METHOD);
 
 	index = connection->destination;
 	destination = bpf_map_lookup_elem(&destinations, &index);
 	wanted = DESTINATION_USED | DESTINATION_AVAILABLE;
 	if (!destination || (destination->flags & wanted) != wanted)
-		return to_director(ctx, interface, REASON_UNAVAILABLE);
+		return UP(REASON_UNAVAILABLE);
 	if (!(destination->flags & DESTINATION_RESOLVED))
-		return to_director(ctx, interface, REASON_UNRESOLVED);
+		return UP(REASON_UNRESOLVED);
 	if (time_to_live(packet) <= 1)
-		return to_director(ctx, interface, REASON_TIME_TO_LIVE);
+		return UP(REASON_TIME_TO_LIVE);
 	if (packet->tcp_flags & TCP_SYN) {
 		if (method == FORWARDING_FULLNAT)
-			return to_director(ctx, interface, REASON_SYN);
+			return UP(REASON_SYN);
 		if (is_replaceable(control, connection, destination))
 			return BEGIN;
 	}
 	packet->connection = connection;
 	packet->destination = destination;
 
-	if (method != FORWARDING_GATE) {
-		if (family == 4)
-			copy = *packet;
-		if (method == FORWARDING_MASQ || method == FORWARDING_FULLNAT)
-			return translate(ctx, family == 4 ? &copy : packet);
-		if (method == FORWARDING_TUNNEL)
-			return tunnel(ctx, family == 4 ? &copy : packet);
-		return to_director(ctx, interface, REASON_METHOD);
-	}
-	if (packet->length > destination->mtu)
-		return to_director(ctx, interface, REASON_TOO_BIG);
-	account(packet);
-	decrement(packet);
-	return leave(ctx, interface, packet->ethernet, destination->next_mac, destination->interface_index);
+	if (method == FORWARDING_GATE)
+		return route(ctx, packet);
+	if (method == FORWARDING_MASQ || method == FORWARDING_FULLNAT)
+		return family == 4 ? translate(ctx, packet) : translate_apart(ctx, packet);
+	if (method == FORWARDING_TUNNEL)
+		return family == 4 ? tunnel(ctx, packet) : tunnel_apart(ctx, packet);
+	return UP(REASON_METHOD);
 }
 
 /* True for what the director has to see although it belongs to no connection: it is to a VIP or from a server. */
@@ -257,9 +276,9 @@ static __always_inline int concerns(const struct packet *packet)
 }
 
 /* What is not a whole TCP segment or UDP datagram. */
-static __always_inline int other(struct xdp_md *ctx, const struct packet *packet, enum reason reason)
+static __always_inline int other(const struct packet *packet, enum reason reason)
 {
-	return concerns(packet) ? to_director(ctx, packet->interface, reason) : to_host(REASON_NO_SERVICE);
+	return concerns(packet) ? UP(reason) : to_host(REASON_NO_SERVICE);
 }
 
 /* True if the frame ends before the packet. One in several pieces is longer than its first; only then is it asked. */
@@ -297,18 +316,18 @@ static __always_inline int receive_ipv4(struct xdp_md *ctx, struct ethhdr *ether
 	packet.length = bpf_ntohs(ip->tot_len);
 	if (ip->version != 4 || ip->ihl < 5 || packet.length < sizeof(*ip) ||
 	    is_cut_off(ctx, network, end, packet.length, sizeof(*ethernet) + tags))
-		return other(ctx, &packet, REASON_MALFORMED);
+		return other(&packet, REASON_MALFORMED);
 
 	if (!is_transport(packet.protocol))
 		return may_be_error4(control, ip, end) ? RELATE : XDP_PASS;
 	if (ip->frag_off & IPV4_FRAGMENT)
-		return other(ctx, &packet, REASON_FRAGMENT);
+		return other(&packet, REASON_FRAGMENT);
 	if (ip->ihl != 5)
-		return other(ctx, &packet, REASON_OPTIONS);
+		return other(&packet, REASON_OPTIONS);
 	if (packet.protocol == IPPROTO_SCTP)
-		return other(ctx, &packet, REASON_PROTOCOL);
+		return other(&packet, REASON_PROTOCOL);
 	if (!ipv4_checksum_holds(ip) || !read_transport(&packet, ip + 1, end, packet.length - sizeof(*ip)))
-		return other(ctx, &packet, REASON_MALFORMED);
+		return other(&packet, REASON_MALFORMED);
 	return forward(ctx, &packet, !to_vip, 4);
 }
 
@@ -348,19 +367,19 @@ static __always_inline int receive_ipv6(struct xdp_md *ctx, struct ethhdr *ether
 	packet.protocol = ip->nexthdr;
 	packet.length = bpf_ntohs(ip->payload_len) + sizeof(*ip);
 	if (ip->version != 6 || is_cut_off(ctx, network, end, packet.length, sizeof(*ethernet) + tags))
-		return other(ctx, &packet, REASON_MALFORMED);
+		return other(&packet, REASON_MALFORMED);
 
 	if (is_ipv6_extension(packet.protocol)) {
 		if (is_icmp_piece(ip, end))
 			return XDP_PASS;
-		return concerns(&packet) ? to_director(ctx, interface, REASON_OPTIONS) : RELATE;
+		return concerns(&packet) ? UP(REASON_OPTIONS) : RELATE;
 	}
 	if (!is_transport(packet.protocol))
 		return may_be_error6(control, ip, end) ? RELATE : XDP_PASS;
 	if (packet.protocol == IPPROTO_SCTP)
-		return other(ctx, &packet, REASON_PROTOCOL);
+		return other(&packet, REASON_PROTOCOL);
 	if (!read_transport(&packet, ip + 1, end, packet.length - sizeof(*ip)))
-		return other(ctx, &packet, REASON_MALFORMED);
+		return other(&packet, REASON_MALFORMED);
 	return forward(ctx, &packet, !to_vip, 6);
 }
 
@@ -375,17 +394,6 @@ static __noinline int receive_ipv6_frame(struct xdp_md *ctx, __u32 tags)
 	if (tags)
 		return receive_ipv6(ctx, ethernet, (void *)(ethernet + 1) + VLAN_TAG, end, VLAN_TAG);
 	return receive_ipv6(ctx, ethernet, ethernet + 1, end, 0);
-}
-
-/* The same for IPv4. Functions of their own, because the kernel adds up the stacks of those that call each other. */
-static __noinline int receive_ipv4_frame(struct xdp_md *ctx)
-{
-	void *end = (void *)(long)ctx->data_end;
-	struct ethhdr *ethernet = (void *)(long)ctx->data;
-
-	if ((void *)(ethernet + 1) > end)
-		return XDP_PASS;
-	return receive_ipv4(ctx, ethernet, ethernet + 1, end, 0);
 }
 
 static __noinline int receive_tagged_ipv4(struct xdp_md *ctx)
@@ -417,23 +425,22 @@ static __noinline int receive_tagged(struct xdp_md *ctx)
 	interface = find_interface(ctx->ingress_ifindex);
 	if (!interface || !is_for(interface, ethernet))
 		return XDP_PASS;
-	return to_director(ctx, interface, REASON_OPTIONS);
+	return UP(REASON_OPTIONS);
 }
 
+/* IPv4 is received here, the rest by the program receive_other(). */
 static __always_inline int receive(struct xdp_md *ctx)
 {
 	void *end = (void *)(long)ctx->data_end;
 	struct ethhdr *ethernet = (void *)(long)ctx->data;
+	__be16 type;
 
 	if ((void *)(ethernet + 1) > end)
 		return XDP_PASS;
-	if (ethernet->h_proto == bpf_htons(ETH_P_IP))
-		return receive_ipv4_frame(ctx);
-	if (ethernet->h_proto == bpf_htons(ETH_P_IPV6))
-		return receive_ipv6_frame(ctx, 0);
-	if (is_vlan(ethernet->h_proto))
-		return receive_tagged(ctx);
-	return XDP_PASS;
+	type = ((__be16 *)ethernet)[6];
+	if (type == bpf_htons(ETH_P_IP))
+		return receive_ipv4(ctx, ethernet, ethernet + 1, end, 0);
+	return type == bpf_htons(ETH_P_IPV6) || is_vlan(type) ? RECEIVE_OTHER : XDP_PASS;
 }
 
 #ifdef TAP
@@ -442,24 +449,39 @@ static __always_inline int receive(struct xdp_md *ctx)
 #define DIRECT __always_inline
 #endif
 
+/* The verdict, where no other program can go on. */
+static __always_inline int verdict_of(struct xdp_md *ctx, int outcome)
+{
+	struct interface *interface;
+
+	if (outcome >= 0)
+		return outcome;
+	interface = find_interface(ctx->ingress_ifindex);
+	if (!interface)
+		return XDP_DROP;
+	return to_director(ctx, interface, outcome > UP(0) ? REASON_NO_CONNECTION : UP_REASON(outcome));
+}
+
+/* Lets the program go on that an outcome stands for. */
+static __always_inline int go_on(struct xdp_md *ctx, int outcome)
+{
+	if (outcome == XDP_PASS)
+		bpf_tail_call(ctx, &programs, PROGRAM_GUARD);
+	else if (outcome == BEGIN)
+		bpf_tail_call(ctx, &programs, PROGRAM_BEGIN);
+	else if (outcome == RECEIVE_OTHER)
+		bpf_tail_call(ctx, &programs, PROGRAM_OTHER);
+	else if (outcome == RELATE)
+		bpf_tail_call(ctx, &programs, PROGRAM_RELATE);
+	return verdict_of(ctx, outcome);
+}
+
 static DIRECT int direct(struct xdp_md *ctx)
 {
 	int outcome = receive(ctx);
-	struct interface *interface;
 
-	/* What was forwarded or goes up has nothing to do with the rest. */
-	if (outcome > XDP_PASS)
-		return outcome;
-	if (outcome == XDP_PASS)
-		bpf_tail_call(ctx, &programs, PROGRAM_GUARD);
-	if (outcome >= 0)
-		return outcome;
-	if (outcome == RELATE)
-		bpf_tail_call(ctx, &programs, PROGRAM_RELATE);
-	else
-		bpf_tail_call(ctx, &programs, PROGRAM_BEGIN);
-	interface = find_interface(ctx->ingress_ifindex);
-	return interface ? to_director(ctx, interface, REASON_NO_CONNECTION) : XDP_DROP;
+	/* What was forwarded has nothing to do with the rest. */
+	return outcome > XDP_PASS ? outcome : go_on(ctx, outcome);
 }
 
 SEC("xdp.frags")
@@ -477,6 +499,18 @@ int dirigo(struct xdp_md *ctx)
 #endif
 }
 
+/* Called by dirigo() for IPv6 and for what has VLAN tags. */
+SEC("xdp.frags")
+int receive_other(struct xdp_md *ctx)
+{
+	void *end = (void *)(long)ctx->data_end;
+	struct ethhdr *ethernet = (void *)(long)ctx->data;
+
+	if ((void *)(ethernet + 1) > end)
+		return XDP_DROP;
+	return go_on(ctx, ethernet->h_proto == bpf_htons(ETH_P_IPV6) ? receive_ipv6_frame(ctx, 0) : receive_tagged(ctx));
+}
+
 /* Sends the first packet of a connection, or leaves that to the director, who finds the connection. */
 static __always_inline int send_first(struct xdp_md *ctx, struct packet *packet)
 {
@@ -484,20 +518,16 @@ static __always_inline int send_first(struct xdp_md *ctx, struct packet *packet)
 	__u32 method = packet->connection->flags & FLAG_FORWARDING;
 
 	if (!(destination->flags & DESTINATION_RESOLVED))
-		return to_director(ctx, packet->interface, REASON_UNRESOLVED);
+		return UP(REASON_UNRESOLVED);
 	if (time_to_live(packet) <= 1)
-		return to_director(ctx, packet->interface, REASON_TIME_TO_LIVE);
+		return UP(REASON_TIME_TO_LIVE);
 	if (method == FORWARDING_MASQ)
-		return translate(ctx, packet);
+		return translate_apart(ctx, packet);
 	if (method == FORWARDING_TUNNEL)
-		return tunnel(ctx, packet);
+		return tunnel_apart(ctx, packet);
 	if (method != FORWARDING_GATE)
-		return to_director(ctx, packet->interface, REASON_METHOD);
-	if (packet->length > destination->mtu)
-		return to_director(ctx, packet->interface, REASON_TOO_BIG);
-	account(packet);
-	decrement(packet);
-	return leave(ctx, packet->interface, packet->ethernet, destination->next_mac, destination->interface_index);
+		return UP(REASON_METHOD);
+	return route(ctx, packet);
 }
 
 /* A connection about to be, as functions take it that are looked at by themselves. */
@@ -617,12 +647,12 @@ static __always_inline int send_once(struct xdp_md *ctx, struct packet *packet, 
 
 	/* Whatever could go wrong once a server is chosen is the director's from the beginning. */
 	if (time_to_live(packet) <= 1 || packet->length > service->least_mtu || packet->tags || !has_checksum(packet))
-		return to_director(ctx, packet->interface, REASON_NO_CONNECTION);
+		return UP(REASON_NO_CONNECTION);
 	index = select_server(service, packet);
 	destination = destination_at(index);
 	connection = bpf_map_lookup_elem(&passing, &zero);
 	if (!destination || !connection)
-		return to_director(ctx, packet->interface, REASON_NO_SERVER);
+		return UP(REASON_NO_SERVER);
 	connection->flags = packet->flags | destination->forwarding | FLAG_INACTIVE |
 			    (destination->forwarding == FORWARDING_MASQ ? 0 : FLAG_NO_OUTPUT);
 	connection->destination = index;
@@ -680,7 +710,6 @@ static __always_inline void give_up(const struct newcomer *newcomer)
 static __noinline int start(struct xdp_md *ctx, struct packet *packet)
 {
 	const struct control *control = packet->control;
-	const struct interface *interface = packet->interface;
 	struct newcomer newcomer = {
 		.flags = packet->flags,
 		.protocol = packet->protocol,
@@ -694,23 +723,23 @@ static __noinline int start(struct xdp_md *ctx, struct packet *packet)
 	service = find_service(packet->protocol, packet->flags & FLAG_IPV6 ? 6 : 4, packet->key.ports >> 16,
 			       packet->key.virtual);
 	if (!service || !state || !(service->flags & SERVICE_SCHEDULED) || control->flags & CONTROL_NO_NEW)
-		return to_director(ctx, interface, REASON_NO_CONNECTION);
+		return UP(REASON_NO_CONNECTION);
 	if (packet->protocol == IPPROTO_TCP && (packet->tcp_flags & (TCP_SYN | TCP_RST)) != TCP_SYN)
-		return to_director(ctx, interface, REASON_NO_CONNECTION);
+		return UP(REASON_NO_CONNECTION);
 	/* A data connection of active FTP is opened by the server. */
 	if ((__u16)packet->key.ports == bpf_htons(20))
-		return to_director(ctx, interface, REASON_NO_CONNECTION);
+		return UP(REASON_NO_CONNECTION);
 	if (service->flags & SERVICE_ONE_PACKET)
 		return send_once(ctx, packet, service);
 
 	hash = hash_key(&packet->key, packet->protocol, packet->flags, control->seed);
 	if (!lock_stripe(hash))
-		return to_director(ctx, interface, REASON_NO_CONNECTION);
+		return UP(REASON_NO_CONNECTION);
 	known = find_slot(&newcomer);
 	if (known != NO_SLOT && !end_replaceable(known)) {
 		/* It goes on, or another CPU was faster. */
 		unlock_stripe(state, hash);
-		return to_director(ctx, interface, REASON_SYN);
+		return UP(REASON_SYN);
 	}
 	/* The place of the one that is over is the first that is free. */
 	newcomer.slot = known;
@@ -718,14 +747,14 @@ static __noinline int start(struct xdp_md *ctx, struct packet *packet)
 	if (newcomer.index == NO_CHOICE) {
 		give_up(&newcomer);
 		unlock_stripe(state, hash);
-		return to_director(ctx, interface, REASON_NO_SERVER);
+		return UP(REASON_NO_SERVER);
 	}
 	if (known == NO_SLOT)
 		newcomer.slot = take_slot(packet->now);
 	if (newcomer.slot == NO_SLOT || !enter(&newcomer)) {
 		give_up(&newcomer);
 		unlock_stripe(state, hash);
-		return to_director(ctx, interface, REASON_NO_ROOM);
+		return UP(REASON_NO_ROOM);
 	}
 	unlock_stripe(state, hash);
 	packet->slot = newcomer.slot;
@@ -795,7 +824,7 @@ int begin(struct xdp_md *ctx)
 		type = *inner;
 		tags = VLAN_TAG;
 	}
-	return type == bpf_htons(ETH_P_IP) ? begin_ipv4(ctx, tags) : begin_ipv6(ctx, tags);
+	return verdict_of(ctx, type == bpf_htons(ETH_P_IP) ? begin_ipv4(ctx, tags) : begin_ipv6(ctx, tags));
 }
 
 /* Called by dirigo() for what may be an ICMP error about a packet of a virtual service. */

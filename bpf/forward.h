@@ -7,6 +7,10 @@
 #include "layout.h"
 #include "parse.h"
 
+/* An outcome that is no verdict yet: the packet is the director's, for this reason. */
+#define UP(reason) (-16 - (int)(reason))
+#define UP_REASON(outcome) (-16 - (outcome))
+
 /* Hands the packet to the director; without one it is dropped, because the host's own stack would answer it. */
 static __always_inline int to_director(struct xdp_md *ctx, const struct interface *interface, enum reason reason)
 {

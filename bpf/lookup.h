@@ -43,6 +43,7 @@ static __always_inline struct connection *find_in_bucket(__u32 number, __u32 tag
 
 	if (!bucket)
 		return 0;
+#pragma clang loop unroll(disable)
 	for (int at = 0; at < BUCKET_ENTRIES; at++) {
 		__u32 entry = bucket->entries[at];
 		__u32 slot = (entry & 0xffffff) - 1;
@@ -119,6 +120,7 @@ static __always_inline struct connection *find_reply_in_bucket(__u32 number, __u
 
 	if (!bucket)
 		return 0;
+#pragma clang loop unroll(disable)
 	for (int at = 0; at < BUCKET_ENTRIES; at++) {
 		__u32 entry = bucket->entries[at];
 		__u32 slot = (entry & 0xffffff) - 1;
@@ -205,6 +207,7 @@ static __always_inline int in_filter6(const __u32 *filter, const struct in6_addr
 
 static __always_inline struct interface *find_interface(__u32 index)
 {
+#pragma clang loop unroll(disable)
 	for (__u32 probe = 0; probe < INTERFACE_PROBES; probe++) {
 		__u32 slot = (index + probe) % INTERFACE_SLOTS;
 		struct interface *found = bpf_map_lookup_elem(&interfaces, &slot);

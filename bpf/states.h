@@ -70,6 +70,7 @@ static __always_inline __u8 tcp_transition(const struct control *control, struct
 	/* Flags in the low half, state above them, then the protocol. */
 	__u32 *word = (__u32 *)&connection->flags;
 
+#pragma clang loop unroll(disable)
 	for (int attempt = 0; attempt < 4; attempt++) {
 		__u32 before = *(volatile __u32 *)word;
 		__u32 state = (before >> 16) & (TCP_STATES - 1);

@@ -109,7 +109,7 @@ static __always_inline int leave_by_tunnel(struct xdp_md *ctx, const struct inte
 			dont_fragment = packet->ipv4->frag_off & IPV4_DONT_FRAGMENT;
 	}
 	if (bpf_xdp_adjust_head(ctx, -(int)overhead))
-		return to_director(ctx, interface, REASON_NO_HEADROOM);
+		return UP(REASON_NO_HEADROOM);
 	ethernet = (void *)(long)ctx->data;
 	end = (void *)(long)ctx->data_end;
 
