@@ -418,6 +418,11 @@ export class BpfLink {
     return new BpfLink(fd);
   }
 
+  /** The kernel's number of the program that is attached at present. */
+  get programId(): number {
+    return infoOf(this.fd, 'a link').getUint32(8, true);
+  }
+
   static openPinned(path: string): BpfLink | undefined {
     const fd = openPinned(path, 'link');
     return fd === undefined ? undefined : new BpfLink(fd);

@@ -266,8 +266,12 @@ export function driverName(name: string): string {
   return new TextDecoder().decode(text.subarray(0, text.indexOf(0)));
 }
 
-/** Calls back when a descriptor has something to read, until the returned function is called. */
-export function watchReadable(fd: number, callback: () => void): () => void {
-  const handle = koffi.node.poll(fd, { readable: true }, callback);
+/**
+ * Calls back when a descriptor has something to read, until the returned function is called. With `false` it has an
+ * error instead, and nothing more is watched: the caller takes the error and watches anew.
+ */
+export function watchReadable(fd: number, callback: (isReadable: boolean) => void): () => void {
+  // libuv's status comes first, whatever koffi's types say (koffi 3.3, uv.cc PollHandle::OnPoll).
+  const handle = koffi.node.poll(fd, { readable: true }, (status: unknown) => callback(status === 0));
   return () => handle.close();
 }

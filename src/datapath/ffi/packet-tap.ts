@@ -18,6 +18,7 @@ import {
 const SOCK_RAW_CLOEXEC = 3 | 0x80000;
 const ETH_P_ALL = 0x0003;
 const SOL_SOCKET = 1;
+const SO_ERROR = 4;
 const SO_ATTACH_FILTER = 26;
 const SOL_PACKET = 263;
 const Option = { addMembership: 1, dropMembership: 2, rxRing: 5, statistics: 6, version: 10 } as const;
@@ -127,7 +128,21 @@ export class PacketTap {
 
   /** Calls back for each frame from now on, in their order. */
   watch(callback: (frame: TappedFrame) => void): void {
-    this.#unwatch = watchReadable(this.fd, () => this.read(callback));
+    this.#unwatch = watchReadable(this.fd, isReadable => {
+      if (isReadable) {
+        this.read(callback);
+        return;
+      }
+      // The interface went down. When it is up again, the tap goes on.
+      this.#unwatch?.();
+      this.#takeError();
+      this.watch(callback);
+    });
+  }
+
+  /** Reading an error clears it. */
+  #takeError(): void {
+    getSocketOption(this.fd, SOL_SOCKET, SO_ERROR, new Uint8Array(new ArrayBuffer(4)), this.#name);
   }
 
   /** Takes what is in the ring: at most one round, so that a flood does not keep the process. */
@@ -152,6 +167,8 @@ export class PacketTap {
 
   /** Sends a whole frame out of the interface. @throws SystemError, ENETDOWN if the interface is down */
   send(frame: Uint8Array): void {
+    // That the interface was down for a while is no reason not to send now.
+    this.#takeError();
     sendFrame(this.fd, frame);
   }
 
