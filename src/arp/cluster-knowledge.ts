@@ -20,8 +20,8 @@ export interface ClusterDescription {
   servers: readonly Binding[];
   /** Bindings an administrator pinned; they go before everything else. */
   pins: readonly Binding[];
-  /** This host's own addresses and MACs. */
-  own: readonly Binding[];
+  /** This host's own addresses, and all its MACs. */
+  own: { addresses: readonly string[]; macs: readonly string[] };
 }
 
 export const EMPTY_CLUSTER: ClusterDescription = {
@@ -31,7 +31,7 @@ export const EMPTY_CLUSTER: ClusterDescription = {
   gateways: [],
   servers: [],
   pins: [],
-  own: [],
+  own: { addresses: [], macs: [] },
 };
 
 /** What an address is to the cluster; the first of these that fits. */
@@ -59,9 +59,7 @@ export class ClusterKnowledge {
   constructor(description: ClusterDescription = EMPTY_CLUSTER) {
     this.description = description;
     for (const mac of description.directors) this.#directors.add(canonicalMac(mac));
-    for (const { macs } of description.own) {
-      for (const mac of macs) this.#ownMacs.add(canonicalMac(mac));
-    }
+    for (const mac of description.own.macs) this.#ownMacs.add(canonicalMac(mac));
     for (const mac of this.#ownMacs) this.#directors.add(mac);
     for (const number of description.virtualRouters) {
       if (!Number.isInteger(number) || number < 1 || number > 255) {
@@ -72,9 +70,14 @@ export class ClusterKnowledge {
     // The later lines go before the earlier ones.
     for (const binding of description.servers) this.#learn('server', binding);
     for (const binding of description.gateways) this.#learn('gateway', binding);
-    for (const binding of description.own) this.#learn('own', binding);
-    for (const address of description.vips) {
-      this.#known.set(canonicalAddress(address), { role: 'vip', macs: this.#directors });
+    // An address of this host that another director claims went there by a failover.
+    for (const [role, addresses] of [
+      ['own', description.own.addresses],
+      ['vip', description.vips],
+    ] as const) {
+      for (const address of addresses) {
+        this.#known.set(canonicalAddress(address), { role, macs: this.#directors });
+      }
     }
     for (const { address, macs } of description.pins) {
       const key = canonicalAddress(address);
@@ -110,6 +113,11 @@ export class ClusterKnowledge {
   /** True for this host, the other directors, and their virtual MACs. */
   isDirector(mac: string): boolean {
     return this.#directors.has(mac);
+  }
+
+  /** MACs of this host, the other directors, and their virtual MACs. */
+  directorMacs(): string[] {
+    return [...this.#directors];
   }
 
   isOwn(mac: string): boolean {

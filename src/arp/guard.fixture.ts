@@ -44,7 +44,7 @@ export const CLUSTER: ClusterDescription = {
   gateways: [{ address: GATEWAY, macs: [] }],
   servers: [{ address: '10.0.0.7', macs: [SERVER] }],
   pins: [{ address: '10.0.0.61', macs: ['00:0c:29:2e:aa:3e'] }],
-  own: [{ address: '10.0.0.5', macs: [DIRECTOR] }],
+  own: { addresses: ['10.0.0.5'], macs: [DIRECTOR] },
 };
 
 /** A reply or advertisement. */

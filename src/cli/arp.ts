@@ -3,6 +3,7 @@ import { type Command, Option } from 'commander';
 import type { TableEntry } from '../arp/table.ts';
 import type { Family } from '../wire/address.ts';
 import { addAnnounce } from './arp-announce.ts';
+import { addGuard } from './arp-guard.ts';
 import { addWhoHas } from './arp-who-has.ts';
 import { orFail } from './failure.ts';
 
@@ -52,6 +53,7 @@ export function addArp(program: Command): void {
     );
   addWhoHas(arp);
   addAnnounce(arp);
+  addGuard(arp);
 }
 
 async function showTable(address: string | undefined, options: TableOptions): Promise<void> {

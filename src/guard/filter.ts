@@ -50,6 +50,8 @@ export interface FilteredInterface {
   name: string;
   /** A port of a bridge: its frames are looked at before the bridge. */
   isBridgePort: boolean;
+  /** The kernel's number of the XDP program that it has, if it has one. */
+  xdpProgram: number | undefined;
 }
 
 export interface GuardFilterOptions {
@@ -96,7 +98,7 @@ export class GuardFilter {
     return this.#programs.alone;
   }
 
-  /** What may be where, from now on. Directors: MACs at which every VIP may be. */
+  /** What may be where, from now on. Directors: MACs at which every VIP and every address of this host may be. */
   setBindings(bindings: readonly FilterBinding[], directors: readonly string[]): void {
     const wanted = new Map<string, { map: BpfMap; key: Uint8Array; value: Uint8Array }>();
     for (const mac of directors) {
@@ -104,7 +106,7 @@ export class GuardFilter {
     }
     const known = new Set(directors);
     for (const { address, role, macs } of bindings) {
-      const isDirectors = role === 'vip' && macs.some(mac => known.has(mac));
+      const isDirectors = (role === 'vip' || role === 'own') && macs.some(mac => known.has(mac));
       const others = isDirectors ? macs.filter(mac => !known.has(mac)) : macs;
       const record = bindingRecord(others, isDirectors);
       if (record) wanted.set(address, { map: this.#bindings, key: addressKey(address), value: record });
@@ -133,7 +135,7 @@ export class GuardFilter {
     if (known) return known.place;
     const attached = target.isBridgePort
       ? { place: 'tc ingress' as const, link: this.#attachPort(target) }
-      : isDirectorOn(this.#directory, target.index)
+      : isDirectorOn(this.#directory, target)
         ? { place: 'behind the director' as const, link: this.#chain(target.index) }
         : this.#attachAlone(target);
     this.#places.set(target.index, attached);
@@ -225,9 +227,14 @@ export class GuardFilter {
   }
 }
 
-/** True if a director's program is attached to the interface. */
-function isDirectorOn(directory: string, index: number): boolean {
-  return ['native', 'generic'].some(mode => existsSync(join(directory, `link_${index}_${mode}`)));
+/** True if the XDP program of the interface is the director's. An index alone says little: each namespace has its own. */
+function isDirectorOn(directory: string, { index, xdpProgram }: FilteredInterface): boolean {
+  return ['native', 'generic'].some(mode => {
+    const link = BpfLink.openPinned(join(directory, `link_${index}_${mode}`));
+    const isOn = link !== undefined && link.programId === xdpProgram;
+    link?.close();
+    return isOn;
+  });
 }
 
 /** Takes a filter off the director's program that a process left behind which did not end in order. */

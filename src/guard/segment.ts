@@ -3,7 +3,7 @@
 import type { Observation } from '../arp/observation.ts';
 import { observe } from '../arp/observation.ts';
 import { PacketTap, PacketType, type TappedFrame } from '../datapath/ffi/packet-tap.ts';
-import { type HostState, readHostStateSync } from '../datapath/host-state.ts';
+import { type HostRoute, type HostState, readHostStateSync } from '../datapath/host-state.ts';
 import { type Family, formatAddress } from '../wire/address.ts';
 import { HEADROOM, Packet } from '../wire/packet.ts';
 import { DISCOVERY_FILTER } from './discovery-filter.ts';
@@ -52,10 +52,7 @@ export function segmentInterface(name: string, state: HostState = readHostStateS
  * @throws Error if there is none, with what to do
  */
 export function interfaceTowards(address: Uint8Array, state: HostState = readHostStateSync()): string {
-  const route = state.routes.find(
-    ({ bytes, prefixLength, interfaceIndex, gateway }) =>
-      interfaceIndex !== 0 && gateway === undefined && covers(bytes, prefixLength, address),
-  );
+  const route = directRoute(address, state);
   // A VIP with a prefix of its own has no route but through itself: the segment is that of the interface that has it.
   const holder = state.addresses.find(each => formatAddress(each.bytes) === formatAddress(address));
   const index = route?.interfaceIndex ?? holder?.interfaceIndex;
@@ -63,6 +60,14 @@ export function interfaceTowards(address: Uint8Array, state: HostState = readHos
   if (link) return link.name;
   throw new Error(
     `${formatAddress(address)} is on no segment of this host: name the interface with --interface`,
+  );
+}
+
+/** The route to an address that needs no gateway. */
+export function directRoute(address: Uint8Array, state: HostState): HostRoute | undefined {
+  return state.routes.find(
+    ({ bytes, prefixLength, interfaceIndex, gateway }) =>
+      interfaceIndex !== 0 && gateway === undefined && covers(bytes, prefixLength, address),
   );
 }
 

@@ -1,0 +1,184 @@
+/** `dirigo arp guard`: the guard in the foreground. */
+import { readFileSync } from 'node:fs';
+import { type Command, Option } from 'commander';
+import type { Binding, ClusterDescription } from '../arp/cluster-knowledge.ts';
+import { GUARD_EVENT_KINDS, type GuardEvent } from '../arp/guard-events.ts';
+import { GUARD_MODES, type GuardMode, type GuardStatus } from '../guard/guard-service.ts';
+import { repeated, seconds, wholeNumber } from './arp-options.ts';
+import { orFail } from './failure.ts';
+
+interface GuardOptions {
+  interface: string[];
+  mode: GuardMode;
+  vip: string[];
+  director: string[];
+  vrid: string[];
+  gateway: string[];
+  server: string[];
+  ethers?: string;
+  daemon?: true;
+  webhook?: string;
+  mostAddresses: number;
+  rate: number;
+  quiet: number;
+  json?: true;
+}
+
+/** What a daemon knows of the cluster. */
+interface DaemonCluster {
+  vips: string[];
+  servers: string[];
+  pins: { address: string; mac: string }[];
+}
+
+export function addGuard(arp: Command): void {
+  const command = arp
+    .command('guard')
+    .summary('watch ARP and neighbour discovery, and defend the addresses of the cluster')
+    .description(
+      'Follow ARP and IPv6 neighbour discovery on interfaces of this host and tell what contradicts the cluster or what\n' +
+        'was seen before. It runs in the foreground until SIGINT or SIGTERM; the daemon does the same with `dirigo up --guard`.',
+    )
+    .requiredOption(
+      '-i, --interface <name>',
+      'guard this interface, or all ports of this bridge (repeat)',
+      repeated,
+      [],
+    )
+    .addOption(
+      new Option(
+        '--mode <mode>',
+        'watch: events only; protect: also static entries and corrections; enforce: also drop what contradicts',
+      )
+        .choices(GUARD_MODES)
+        .default('watch'),
+    )
+    .option('--vip <address>', 'a virtual address (repeat)', repeated, [])
+    .option(
+      '--director <mac>',
+      'a MAC of another director, where VIPs may be; this host is one (repeat)',
+      repeated,
+      [],
+    )
+    .option('--vrid <number>', 'a virtual router whose virtual MACs may have the VIPs (repeat)', repeated, [])
+    .option('--gateway <address[=mac,…]>', 'a gateway, and where it may be (repeat)', repeated, [])
+    .option('--server <address[=mac]>', 'a real server, and where it is (repeat)', repeated, [])
+    .option('--ethers <file>', 'bindings in the form of /etc/ethers, as if pinned')
+    .option('--daemon', 'take VIPs, real servers and pins from the daemon as it is now')
+    .option('--webhook <url>', 'also POST each event there, as JSON')
+    .option('--most-addresses <n>', 'addresses that one MAC may claim in a minute', wholeNumber(1, 65535), 16)
+    .option('--rate <n>', 'messages a second that one MAC may send', wholeNumber(1, 1_000_000), 100)
+    .option('--quiet <seconds>', 'hold the same event back for this time', seconds(0, 86_400), 30_000)
+    .option('--json', 'a line of JSON an event')
+    .addHelpText('after', `\nEvents:\n${eventHelp()}\nWhat to do about each: docs/arp.md.`)
+    .action((options: GuardOptions) => orFail(() => guard(options)));
+  for (const option of command.options) {
+    if (option.long === '--quiet') option.defaultValueDescription = '30';
+  }
+}
+
+function eventHelp(): string {
+  return Object.entries(GUARD_EVENT_KINDS)
+    .map(([kind, { severity, meaning }]) => `  ${kind.padEnd(24)}${severity.padEnd(9)}${meaning}\n`)
+    .join('');
+}
+
+async function guard(options: GuardOptions): Promise<void> {
+  const { GuardService } = await import('../guard/guard-service.ts');
+  const { EntryOwner, StaticEntries } = await import('../guard/static-entries.ts');
+  const { Webhook } = await import('../guard/webhook.ts');
+  if (process.geteuid?.() !== 0)
+    throw new Error('the guard needs root (CAP_NET_RAW, CAP_NET_ADMIN, CAP_BPF)');
+  const cluster = await describeCluster(options);
+  const webhook = options.webhook === undefined ? undefined : new Webhook({ url: options.webhook });
+  const explained = new Set<string>();
+  const service = new GuardService({
+    interfaces: options.interface.map(name => ({ name, mode: options.mode })),
+    cluster,
+    entries: new StaticEntries(EntryOwner.guard),
+    directory: process.env.DIRIGO_BPF ?? '/sys/fs/bpf/dirigo',
+    limits: { addresses: options.mostAddresses, stationRate: options.rate, quietTime: options.quiet },
+    onEvent: event => {
+      process.stdout.write(
+        options.json ? `${JSON.stringify(eventJson(event))}\n` : eventText(event, explained),
+      );
+      webhook?.post(eventJson(event));
+    },
+    onNotice: text => console.error(`dirigo: ${text}`),
+  });
+  const ended = new Promise<void>(resolve => {
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => resolve());
+  });
+  await service.start();
+  console.error(`dirigo: guarding ${options.interface.join(', ')} (${options.mode})`);
+  await ended;
+  const status = service.status();
+  await service.stop();
+  await webhook?.close();
+  console.error(summary(status));
+}
+
+async function describeCluster(options: GuardOptions): Promise<Omit<ClusterDescription, 'own'>> {
+  const { parseEthers } = await import('../arp/ethers.ts');
+  const { ClusterKnowledge } = await import('../arp/cluster-knowledge.ts');
+  let known: DaemonCluster = { vips: [], servers: [], pins: [] };
+  if (options.daemon) {
+    const { ask } = await import('./ask.ts');
+    known = (await ask('GET', '/arp/cluster')) as DaemonCluster;
+  }
+  const pins = options.ethers === undefined ? [] : parseEthers(readEthers(options.ethers));
+  const given = new Set(options.server.map(text => text.split('=')[0]));
+  const cluster = {
+    vips: [...options.vip, ...known.vips],
+    directors: options.director,
+    virtualRouters: options.vrid.map(Number),
+    gateways: options.gateway.map(parseBinding),
+    servers: [
+      ...options.server.map(parseBinding),
+      ...known.servers.filter(address => !given.has(address)).map(address => ({ address, macs: [] })),
+    ],
+    pins: [...known.pins, ...pins].map(({ address, mac }) => ({ address, macs: [mac] })),
+  };
+  // Whatever is wrong in it is said before anything begins.
+  new ClusterKnowledge({ ...cluster, own: { addresses: [], macs: [] } });
+  return cluster;
+}
+
+function readEthers(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (error) {
+    throw new Error(`${file}: ${(error as NodeJS.ErrnoException).code ?? (error as Error).message}`);
+  }
+}
+
+/** `10.0.0.7` or `10.0.0.7=00:0c:29:3b:07:73`, several MACs with commas. */
+function parseBinding(text: string): Binding {
+  const [address = '', macs, ...others] = text.split('=');
+  if (others.length > 0 || macs === '')
+    throw new Error(`"${text}" is no binding such as 10.0.0.7=00:0c:29:3b:07:73`);
+  return { address, macs: macs?.split(',') ?? [] };
+}
+
+/** The event with its time in words that any program reads. */
+export function eventJson(event: GuardEvent): object {
+  return { ...event, time: new Date(event.time).toISOString(), advice: GUARD_EVENT_KINDS[event.kind].advice };
+}
+
+function eventText(event: GuardEvent, explained: Set<string>): string {
+  const { time, severity, kind, text, count } = event;
+  const repeats = count > 1 ? ` (${count} times)` : '';
+  const line = `${new Date(time).toISOString()} ${severity} ${kind} ${event.interface}: ${text}${repeats}\n`;
+  if (severity === 'info' || explained.has(kind)) return line;
+  explained.add(kind);
+  return `${line}    ${GUARD_EVENT_KINDS[kind].advice}\n`;
+}
+
+function summary(status: GuardStatus): string {
+  const events = Object.entries(status.events).map(([kind, count]) => `${count} ${kind}`);
+  const dropped = Object.values(status.dropped).reduce((sum, count) => sum + count, 0);
+  return (
+    `dirigo: ${status.observed} messages seen; events: ${events.join(', ') || 'none'}; ` +
+    `${status.heldBack} held back; ${dropped} messages dropped; ${status.corrections} corrections`
+  );
+}
