@@ -4,7 +4,7 @@ import { Recent } from './recent.ts';
 export interface EventGateLimits {
   /** Milliseconds for which the same event is held back. */
   quietTime: number;
-  /** Most events a second; privileged ones have as many for themselves. */
+  /** Most events a second of each of three sorts: privileged, ordinary, and news. */
   eventRate: number;
   capacity: number;
 }
@@ -19,7 +19,7 @@ export class EventGate {
   heldBack = 0;
   readonly #limits: EventGateLimits;
   readonly #quiet: Recent<string, Quiet>;
-  readonly #budgets = { privileged: new Budget(), ordinary: new Budget() };
+  readonly #budgets = { privileged: new Budget(), ordinary: new Budget(), news: new Budget() };
 
   constructor(limits: EventGateLimits) {
     this.#limits = limits;
@@ -42,7 +42,7 @@ export class EventGate {
       this.heldBack++;
       return 0;
     }
-    const budget = isPrivileged ? this.#budgets.privileged : this.#budgets.ordinary;
+    const budget = this.#budgets[isNews ? 'news' : isPrivileged ? 'privileged' : 'ordinary'];
     if (!budget.take(this.#limits.eventRate, now)) {
       this.heldBack++;
       return 0;

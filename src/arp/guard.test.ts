@@ -311,6 +311,10 @@ test('events are held back when they come too often, but not the grave ones for 
   }
   assert.ok(watchman.events.length <= 20, `${watchman.events.length} events`);
   assert.ok(watchman.guard.heldBack >= 180);
+  // Nor for the news of a failover of many addresses.
+  for (let count = 0; count < 50; count++) {
+    watchman.hear(announcement(VIP, count % 2 ? BACKUP : VIRTUAL_MAC), {}, 0);
+  }
   watchman.events.length = 0;
   watchman.hear(announcement(VIP, ATTACKER), {}, 1);
   assert.deepEqual(watchman.kinds(), ['vip-claimed']);

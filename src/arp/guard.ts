@@ -24,7 +24,7 @@ export interface GuardLimits {
   interfaceRate: number;
   /** The same event again is held back for this time. */
   quietTime: number;
-  /** Most events a second; alarms about configured addresses have as many for themselves. */
+  /** Most events a second; those about configured addresses have as many for themselves, and so has mere information. */
   eventRate: number;
   /** Most bindings, questions and stations remembered. */
   capacity: number;

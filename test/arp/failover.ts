@@ -23,7 +23,7 @@ const REPEATS = 5;
 export async function failOver(
   cluster: GuardedCluster,
   rounds: number,
-): Promise<{ alarms: GuardEventLine[]; moves: number; caught: boolean }> {
+): Promise<{ alarms: GuardEventLine[]; moves: number; missed: HostName[] }> {
   const { lab } = cluster;
   const watchers: HostName[] = ['director', 'backup', 'client'];
   const directors = ['--director', cluster.macs.director, '--director', cluster.macs.backup];
@@ -61,7 +61,8 @@ export async function failOver(
   cluster.segment('attacker').send(announcement(VIP, cluster.macs.attacker));
   const seen = await Promise.all(guards.map(guard => guard.event('vip-claimed')));
   await Promise.all(guards.map(guard => guard.stop()));
-  return { alarms, moves, caught: seen.every(event => event !== undefined) };
+  const missed = watchers.filter((_, index) => !seen[index]);
+  return { alarms, moves, missed };
 }
 
 /** The new director tells everybody, from its own MAC or from the virtual router's. */
