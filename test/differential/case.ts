@@ -22,8 +22,9 @@ export interface Failure {
 
 export interface CaseResult {
   packets: number;
-  /** Those that the program handled by itself. */
+  /** Those that the program handled by itself, and the ICMP errors among them. */
   sent: number;
+  errorsSent: number;
   failure: Failure | undefined;
 }
 
@@ -57,9 +58,9 @@ export function playCase(
     if (played % CHECK_INTERVAL === 0) difference ??= paths.compareState();
   }
   difference ??= paths.compareState();
-  if (difference === undefined) return { packets: played, sent: paths.sent, failure: undefined };
-  const failure = shrink(bed, { seed, settings, steps, difference });
-  return { packets: played, sent: paths.sent, failure };
+  const { sent, errorsSent } = paths;
+  const failure = difference === undefined ? undefined : shrink(bed, { seed, settings, steps, difference });
+  return { packets: played, sent, errorsSent, failure };
 }
 
 function nextStep(random: Random, configurator: Configurator, traffic: Traffic): Step {

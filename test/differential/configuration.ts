@@ -1,12 +1,14 @@
 /** Random services, servers and settings, and changes to them on the way. */
+import type { Director } from '../../src/ipvs/director.ts';
+import { MarkRules, parseMarkRule } from '../../src/ipvs/mark-rules.ts';
 import { DEFAULT_SETTINGS, type Settings } from '../../src/ipvs/settings.ts';
 import type {
   DestinationSpecification,
   ForwardingMethod,
   ServiceKey,
   ServiceSpecification,
+  SyncRole,
   Timeouts,
-  VirtualServer,
 } from '../../src/ipvs/specification.ts';
 import type { Family } from '../../src/wire/address.ts';
 import type { Random } from './random.ts';
@@ -37,10 +39,14 @@ export type Operation =
   | { do: 'delete service'; key: ServiceKey }
   | { do: 'add destination' | 'edit destination'; key: ServiceKey; destination: DestinationSpecification }
   | { do: 'delete destination'; key: ServiceKey; address: string; port: number }
-  | { do: 'set timeouts'; timeouts: Timeouts };
+  | { do: 'set timeouts'; timeouts: Timeouts }
+  | { do: 'set'; name: string; value: string }
+  | { do: 'set marks'; rules: string[] }
+  | { do: 'start daemon' | 'stop daemon'; role: SyncRole };
 
 /** @throws IpvsError as the virtual server does */
-export function perform(operation: Operation, server: VirtualServer): void {
+export function perform(operation: Operation, director: Director): void {
+  const server = director.administration;
   switch (operation.do) {
     case 'add service':
       server.addService(operation.service);
@@ -62,12 +68,49 @@ export function perform(operation: Operation, server: VirtualServer): void {
       break;
     case 'set timeouts':
       server.setTimeouts(operation.timeouts);
+      break;
+    case 'set':
+      director.set(operation.name, operation.value);
+      break;
+    case 'set marks':
+      director.marks = new MarkRules(operation.rules.map(parseMarkRule));
+      break;
+    case 'start daemon':
+      server.startSyncDaemon({ ...SYNC_DAEMON, role: operation.role });
+      break;
+    case 'stop daemon':
+      server.stopSyncDaemon(operation.role);
   }
 }
 
+const SYNC_DAEMON = {
+  interfaceName: 'eth0',
+  syncId: 0,
+  maximumLength: 0,
+  group: '224.0.0.81',
+  port: 8848,
+  ttl: 1,
+};
+
+/** Settings that may change under way, with values worth it. */
+const CHANGING: readonly (readonly [keyof Settings, readonly number[]])[] = [
+  ['sloppy_tcp', [0, 1]],
+  ['expire_nodest_conn', [0, 1]],
+  ['expire_quiescent_template', [0, 1]],
+  ['schedule_icmp', [0, 1]],
+  ['nat_icmp_send', [0, 1]],
+  ['pmtu_disc', [0, 1]],
+  ['conn_reuse_mode', [0, 1, 2, 3]],
+  ['backup_only', [0, 0, 1]],
+  ['secure_tcp', [0, 0, 3]],
+];
+
 export interface Target {
+  /** Where traffic goes. */
   key: Exclude<ServiceKey, { mark: number }>;
   family: Family;
+  /** The service's: its address, or a firewall mark that its packets get. */
+  service: ServiceKey;
 }
 
 /** Draws configurations. What it drew last is what traffic is aimed at. */
@@ -75,6 +118,7 @@ export class Configurator {
   readonly targets: Target[] = [];
   readonly #random: Random;
   readonly #methods: readonly ForwardingMethod[];
+  readonly #marks: string[] = [];
   readonly #destinations = new Map<Target, DestinationSpecification[]>();
 
   constructor(random: Random, methods: readonly ForwardingMethod[]) {
@@ -114,20 +158,26 @@ export class Configurator {
     const protocol = random.pick(['tcp', 'tcp', 'tcp', 'udp', 'udp', 'sctp'] as const);
     const persistent = random.chance(25);
     const port = persistent && random.chance(15) ? 0 : random.pick([80, 80, 443, 53, 8080, 21]);
-    const target: Target = { key: { protocol, address: random.pick(VIPS[family]), port }, family };
+    const key = { protocol, address: random.pick(VIPS[family]), port };
+    const mark = random.chance(6) ? 1 + random.below(3) : 0;
+    const target: Target = { key, family, service: mark > 0 ? { mark, family } : key };
     this.targets.push(target);
     this.#destinations.set(target, []);
     const operations: Operation[] = [{ do: 'add service', service: this.#service(target, persistent) }];
+    if (mark > 0) {
+      this.#marks.push(`${protocol} to ${key.address}${port > 0 ? ` port ${port}` : ''} mark ${mark}`);
+      operations.push({ do: 'set marks', rules: [...this.#marks] });
+    }
     const servers = random.below(6);
     for (let count = 0; count < servers; count++) operations.push(this.#addDestination(target));
     return operations;
   }
 
-  #service({ key, family }: Target, persistent: boolean): ServiceSpecification {
+  #service({ key, family, service }: Target, persistent: boolean): ServiceSpecification {
     const random = this.#random;
     const masks = family === 4 ? ['255.255.255.255', '255.255.255.0'] : ['128', '64'];
     return {
-      key,
+      key: service,
       scheduler: random.pick(SCHEDULERS),
       schedulerFlags: random.chance(70) ? 0 : 8 * random.below(8),
       persistenceTimeout: persistent ? random.pick([2, 30, 300, 360]) : 0,
@@ -141,7 +191,7 @@ export class Configurator {
   #addDestination(target: Target): Operation {
     const destination = this.#destination(target);
     this.#destinations.get(target)?.push(destination);
-    return { do: 'add destination', key: target.key, destination };
+    return { do: 'add destination', key: target.service, destination };
   }
 
   #destination({ key, family }: Target): DestinationSpecification {
@@ -175,23 +225,35 @@ export class Configurator {
     return { do: 'set timeouts', timeouts };
   }
 
+  #setSetting(): Operation {
+    const [name, values] = this.#random.pick(CHANGING);
+    return { do: 'set', name, value: String(this.#random.pick(values)) };
+  }
+
   /** One change to what there is. */
   change(): Operation {
     const random = this.#random;
     const target = this.targets.length > 0 ? random.pick(this.targets) : undefined;
     if (!target || random.chance(5)) return this.#addService()[0] as Operation;
+    if (random.chance(8)) return this.#setSetting();
+    if (random.chance(3)) {
+      return {
+        do: random.pick(['start daemon', 'stop daemon'] as const),
+        role: random.pick(['master', 'backup'] as const),
+      };
+    }
     const destinations = this.#destinations.get(target) ?? [];
     const destination = destinations.length > 0 ? random.pick(destinations) : undefined;
     const choice = random.below(100);
     if (choice < 5) return this.#setTimeouts();
-    if (choice < 8) return { do: 'delete service', key: target.key };
+    if (choice < 8) return { do: 'delete service', key: target.service };
     if (choice < 20) return { do: 'edit service', service: this.#service(target, random.chance(25)) };
     if (!destination || choice < 45) return this.#addDestination(target);
     const { address, port } = destination;
-    if (choice < 70) return { do: 'delete destination', key: target.key, address, port };
+    if (choice < 70) return { do: 'delete destination', key: target.service, address, port };
     return {
       do: 'edit destination',
-      key: target.key,
+      key: target.service,
       destination: { ...this.#destination(target), address, port },
     };
   }

@@ -60,7 +60,7 @@ class Path {
   perform(operation: Operation, now: number): string {
     this.director.administration.now = now;
     try {
-      perform(operation, this.director.administration);
+      perform(operation, this.director);
       return '';
     } catch (error) {
       if (error instanceof IpvsError) return error.code;
@@ -96,6 +96,13 @@ class Path {
   }
 }
 
+function isIcmp(bytes: Uint8Array): boolean {
+  const at = bytes[12] === 0x81 || bytes[12] === 0x88 ? 18 : 14;
+  return bytes[at - 2] === 8
+    ? bytes[at + Ipv4.protocol] === Protocol.icmp
+    : bytes[at + 6] === Protocol.icmpv6;
+}
+
 function isVip(packet: Packet): boolean {
   const family = packet.family === 6 ? 6 : 4;
   return VIPS[family].includes(formatAddress(packet.bytes, packet.destinationAt, family === 4 ? 4 : 16));
@@ -105,8 +112,9 @@ function isVip(packet: Packet): boolean {
 export type Difference = string | undefined;
 
 export class Paths {
-  /** Frames that the program handled by itself. */
+  /** Frames that the program handled by itself, and how many of them were ICMP errors. */
   sent = 0;
+  errorsSent = 0;
   readonly #plain: Path;
   readonly #accelerated: Path;
   readonly #bed: TestBed;
@@ -164,6 +172,7 @@ export class Paths {
     switch (handling) {
       case Handling.sent:
         this.sent++;
+        if (isIcmp(frame.bytes)) this.errorsSent++;
         this.#accelerated.world.sent.push({
           bytes: bed.output.slice(0, bed.length),
           interfaceIndex: bed.sentBy,
@@ -306,7 +315,8 @@ const OWN_PROTOCOLS: ReadonlySet<number> = new Set([Protocol.ipv4, 41, Protocol.
  * not be fragmented): all but that and the checksum over it must be equal, and the checksum right.
  */
 function isSameButNumber(one: Uint8Array, other: Uint8Array): boolean {
-  const at = one[12] === 0x81 || one[12] === 0x88 ? 18 : 14;
+  let at = 14;
+  while (one[at - 2] === 0x81 || one[at - 2] === 0x88) at += 4;
   if (one.length < at + 20 || one[at] !== 0x45 || one[at - 2] !== 8 || one[at - 1] !== 0) return false;
   if (!OWN_PROTOCOLS.has(one[at + Ipv4.protocol] as number)) return false;
   const [expected, got] = [one.slice(), other.slice()];

@@ -4,7 +4,7 @@
  */
 import type { Family } from '../../src/wire/address.ts';
 import { EtherType, writeEthernet } from '../../src/wire/ethernet.ts';
-import { fillIcmpChecksum, Icmpv6Type, writeIcmp } from '../../src/wire/icmp.ts';
+import { fillIcmpChecksum, IcmpType, Icmpv6Type, UnreachableCode, writeIcmp } from '../../src/wire/icmp.ts';
 import {
   fillIpv4Checksum,
   IPV4_DONT_FRAGMENT,
@@ -21,7 +21,18 @@ import { fillTcpChecksum, TcpFlag, writeTcp } from '../../src/wire/tcp.ts';
 import { fillUdpChecksum, writeUdp } from '../../src/wire/udp.ts';
 import type { Target } from './configuration.ts';
 import type { Random } from './random.ts';
-import { CLIENTS, INTERFACES, type Interface, ip, OWN, SERVERS, type SentFrame, VIPS } from './world.ts';
+import { spoiled, tagged, withOptions } from './spoiled.ts';
+import {
+  CLIENTS,
+  INTERFACES,
+  type Interface,
+  ip,
+  OWN,
+  ROUTERS,
+  SERVERS,
+  type SentFrame,
+  VIPS,
+} from './world.ts';
 
 export interface ArrivingFrame {
   bytes: Uint8Array;
@@ -63,6 +74,27 @@ const TIMESTAMPS = Uint8Array.of(1, 1, 8, 10, 0, 0, 0, 16, 0, 0, 0, 9);
 const SACK = Uint8Array.of(1, 1, 5, 10, 0, 0, 0x13, 0x88, 0, 0, 0x17, 0x70);
 const NO_OPTIONS = new Uint8Array(0);
 
+/** Type and code; the last of each family are none that connections are looked up for. */
+const ERRORS: Readonly<Record<Family, readonly (readonly [number, number])[]>> = {
+  4: [
+    [IcmpType.unreachable, UnreachableCode.port],
+    [IcmpType.unreachable, UnreachableCode.host],
+    [IcmpType.unreachable, UnreachableCode.fragmentationNeeded],
+    [IcmpType.timeExceeded, 0],
+    [IcmpType.sourceQuench, 0],
+    [12, 0],
+    [5, 1],
+  ],
+  6: [
+    [Icmpv6Type.unreachable, 4],
+    [Icmpv6Type.unreachable, 3],
+    [Icmpv6Type.packetTooBig, 0],
+    [Icmpv6Type.timeExceeded, 0],
+    [4, 1],
+    [128, 0],
+  ],
+};
+
 export class Traffic {
   readonly #random: Random;
   readonly #targets: readonly Target[];
@@ -99,7 +131,8 @@ export class Traffic {
         return pieces[0] as ArrivingFrame;
       }
     }
-    return random.chance(10) ? this.#spoiled(frame) : frame;
+    const whole = random.chance(3) ? tagged(frame, random) : frame;
+    return random.chance(10) ? spoiled(whole, random) : whole;
   }
 
   #whole(): ArrivingFrame {
@@ -200,7 +233,7 @@ export class Traffic {
     return packet.bytes[packet.start + 10] === 1 ? INTERFACES[1] : INTERFACES[0];
   }
 
-  /** An ICMP error about an observed frame, from its receiver or a router. */
+  /** An ICMP error about an observed frame, from its receiver or a router on either side. */
   #error(): ArrivingFrame | undefined {
     const random = this.#random;
     const packet = this.#load(random.pick(this.#observed).bytes);
@@ -208,37 +241,36 @@ export class Traffic {
     const on = this.#observedOn(packet);
     const family = packet.family === 6 ? 6 : 4;
     const size = family === 4 ? 4 : 16;
-    const quoted = packet.bytes.slice(
-      packet.network,
-      Math.min(packet.networkEnd, packet.network + (random.chance(80) ? 576 : 28 + random.below(30))),
-    );
-    const destination = packet.bytes.slice(packet.sourceAt, packet.sourceAt + size);
-    const source = random.chance(60)
+    const quoted = this.#quote(packet);
+    // Who is told is who sent the packet, or seldom somebody else.
+    const destination = random.chance(97)
+      ? packet.bytes.slice(packet.sourceAt, packet.sourceAt + size)
+      : ip(random.pick([...VIPS[family], ...OWN[family], ...CLIENTS[family], ...SERVERS[family]]));
+    const source = random.chance(50)
       ? packet.bytes.slice(packet.destinationAt, packet.destinationAt + size)
-      : ip(random.pick([...CLIENTS[family], ...SERVERS[family]]));
-    const [type, code] =
-      family === 4
-        ? random.pick([
-            [3, 3],
-            [3, 1],
-            [3, 4],
-            [11, 0],
-            [4, 0],
-            [12, 0],
-            [5, 1],
-          ] as const)
-        : random.pick([
-            [1, 4],
-            [1, 3],
-            [Icmpv6Type.packetTooBig, 0],
-            [3, 0],
-            [4, 1],
-          ] as const);
+      : ip(random.pick([...ROUTERS[family], ...ROUTERS[family], ...CLIENTS[family], ...SERVERS[family]]));
+    const [type, code] = random.pick(ERRORS[family]);
     const payload = new Uint8Array(8 + quoted.length);
-    const mtu = random.pick([0, 576, 1280, 1300, 1400, 1500]);
+    const mtu = random.pick([0, 68, 576, 1280, 1300, 1400, 1500, 65535]);
     payload.set(quoted, writeIcmp(new DataView(payload.buffer), 0, type, code, mtu));
     const protocol = family === 4 ? Protocol.icmp : Protocol.icmpv6;
-    return this.#frame({ family, source, destination, protocol, payload }, on);
+    const frame = this.#frame({ family, source, destination, protocol, payload }, on);
+    if (random.chance(4)) spoilChecksum(frame, family);
+    return random.chance(3) ? { bytes: withOptions(frame.bytes, random), on } : frame;
+  }
+
+  /** As much of a packet as routers quote: all that fits, or its header and eight bytes, or anything. */
+  #quote(packet: Packet): Uint8Array {
+    const random = this.#random;
+    const most = packet.family === 6 ? 1232 : 548;
+    const header = packet.family === 6 ? IPV6_HEADER : IPV4_HEADER;
+    const choice = random.below(100);
+    const length = choice < 55 ? most : choice < 85 ? header + 8 : random.below(header + 40);
+    const from = packet.bytes.slice(packet.network, Math.min(packet.networkEnd, packet.network + length));
+    // One that came on by options or in pieces, or that a router on the way has changed.
+    if (random.chance(4) && from.length > 0)
+      from[random.below(Math.min(from.length, 44))] = random.below(256);
+    return from;
   }
 
   /** What is no business of a service, or looks as if. */
@@ -337,77 +369,11 @@ export class Traffic {
       return { bytes: piece, on };
     });
   }
-
-  #spoiled({ bytes, on }: ArrivingFrame): ArrivingFrame {
-    const random = this.#random;
-    switch (random.below(8)) {
-      case 0:
-        return { bytes: bytes.slice(0, 14 + random.below(bytes.length - 13)), on };
-      case 1: {
-        const other = bytes.slice();
-        other.set(
-          random.pick([
-            [255, 255, 255, 255, 255, 255],
-            [2, 0, 0, 0, 9, 9],
-          ]),
-          0,
-        );
-        return { bytes: other, on };
-      }
-      case 2:
-        return { bytes: withOptions(bytes, random), on };
-      case 3: {
-        // In a VLAN.
-        const tagged = new Uint8Array(bytes.length + 4);
-        tagged.set(bytes.subarray(0, 12));
-        tagged.set([0x81, 0, 0, 100], 12);
-        tagged.set(bytes.subarray(12), 16);
-        return { bytes: tagged, on };
-      }
-      default: {
-        const spoiled = bytes.slice();
-        const count = 1 + random.below(3);
-        for (let change = 0; change < count; change++) {
-          const at = 12 + random.below(Math.min(spoiled.length, 80) - 12);
-          spoiled[at] = random.chance(50)
-            ? random.below(256)
-            : (spoiled[at] as number) ^ (1 << random.below(8));
-        }
-        // What has a wrong header checksum leaves at once: most of the spoiled ones should get further.
-        if (random.chance(80) && spoiled[12] === 8 && spoiled[13] === 0 && spoiled.length >= 34) {
-          const words = (spoiled[14] as number) & 15;
-          if (words >= 5 && 14 + 4 * words <= spoiled.length)
-            fillIpv4Checksum(new DataView(spoiled.buffer), 14);
-        }
-        return { bytes: spoiled, on };
-      }
-    }
-  }
 }
 
-/** The same packet with options in its IP header, or an extension header. */
-function withOptions(bytes: Uint8Array, random: Random): Uint8Array {
-  if (bytes.length < 54) return bytes;
-  const isIpv4 = bytes[12] === 8;
-  const length = isIpv4 ? 4 * (1 + random.below(3)) : 8;
-  const at = isIpv4 ? 34 : 54;
-  const longer = new Uint8Array(bytes.length + length);
-  longer.set(bytes.subarray(0, at));
-  longer.set(bytes.subarray(at), at + length);
-  const view = new DataView(longer.buffer);
-  if (isIpv4) {
-    longer.fill(1, at, at + length);
-    longer[14] = 0x45 + length / 4;
-    view.setUint16(14 + Ipv4.totalLength, view.getUint16(14 + Ipv4.totalLength) + length);
-    fillIpv4Checksum(view, 14);
-    return longer;
-  }
-  longer[at] = longer[20] as number;
-  longer[20] = random.pick([0, 60, 43, 44]);
-  // PadN, or an atomic fragment header of zeros.
-  if (longer[20] !== 44) longer.set([1, 4], at + 2);
-  view.setUint16(18, view.getUint16(18) + length);
-  return longer;
+function spoilChecksum({ bytes }: ArrivingFrame, family: Family): void {
+  const at = 14 + (family === 4 ? IPV4_HEADER : IPV6_HEADER) + 2;
+  bytes[at] = (bytes[at] as number) ^ 0x55;
 }
 
 function hasPorts(protocol: number): boolean {

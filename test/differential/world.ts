@@ -54,6 +54,12 @@ export const CLIENTS: Readonly<Record<Family, readonly string[]>> = {
   6: ['2001:db8:77::5', '2001:db8:77::6', '2001:db8:78::7'],
 };
 
+/** On the ways to clients and servers. */
+export const ROUTERS: Readonly<Record<Family, readonly string[]>> = {
+  4: ['192.0.2.1', '198.51.100.1', '10.0.0.254'],
+  6: ['2001:db8:77::1', '2001:db8:99::1', '2001:db8::fe'],
+};
+
 const GATEWAY_MAC = mac('02:00:00:00:00:fe');
 const SMALL_MTU = 1300;
 
