@@ -46,8 +46,7 @@ static __always_inline void account(const struct packet *packet)
 	struct connection *connection = packet->connection;
 	__u32 side = connection->flags & FLAG_NO_OUTPUT ? SIDE_CLIENT_ONLY : SIDE_CLIENT;
 
-	advance(packet->control, connection, packet->destination, side, packet->protocol, packet->tcp_flags,
-		packet->now);
+	advance(packet->control, connection, side, packet->protocol, packet->tcp_flags, packet->now);
 	connection->packets++;
 	count_traffic(connection->destination, packet->length);
 }
@@ -159,7 +158,7 @@ static __always_inline int reply(struct xdp_md *ctx, struct packet *packet)
 			return UP(REASON_METHOD);
 	}
 
-	advance(control, connection, destination, SIDE_SERVER, packet->protocol, packet->tcp_flags, packet->now);
+	advance(control, connection, SIDE_SERVER, packet->protocol, packet->tcp_flags, packet->now);
 	if (destination->flags & DESTINATION_AVAILABLE)
 		count_reply(index, packet->length);
 	decrement(packet);

@@ -244,7 +244,8 @@ __noinline int release(__u32 slot)
 		return 0;
 	index = connection->destination;
 	destination = bpf_map_lookup_elem(&destinations, &index);
-	flags = connection->flags;
+	/* Whoever moves its state from here on sees that it counts no more. */
+	flags = __sync_fetch_and_or((__u32 *)&connection->flags, FLAG_ENDED);
 	key_of(connection, &key);
 	remove_entry(&buckets, control, hash_key(&key, connection->protocol, flags & FLAG_IPV6, control->seed), slot);
 	if (connection->control) {

@@ -42,6 +42,8 @@ struct connection {
 #define WAY_INDEX_MASK 0xfff
 
 #define FLAG_FORWARDING 0x0007
+/* Taken out of its server's counts: nothing moves it any more. */
+#define FLAG_ENDED 0x0010
 #define FLAG_HELPER 0x0040
 #define FLAG_NO_OUTPUT 0x0080
 #define FLAG_INACTIVE 0x0100

@@ -60,11 +60,27 @@ static __always_inline void assure_template(const struct connection *connection)
 }
 
 /*
- * Moves the connection on and returns its state. Several CPUs and the director may try at once: only the one whose
- * exchange of state and flags succeeds adjusts the destination's counts, so these always add up.
+ * The server of a connection that has just been moved. Not the one that the packet found: its slot may have become another
+ * connection's meanwhile.
  */
-static __always_inline __u8 tcp_transition(const struct control *control, struct connection *connection,
-					   struct destination *destination, __u32 side, __u8 tcp_flags)
+static __always_inline void count_activity(const struct connection *connection, int change)
+{
+	__u32 index = *(const volatile __u32 *)&connection->destination;
+	struct destination *destination = bpf_map_lookup_elem(&destinations, &index);
+
+	if (!destination)
+		return;
+	__sync_fetch_and_add(&destination->active, change);
+	__sync_fetch_and_add(&destination->inactive, -change);
+}
+
+/*
+ * Moves the connection on and returns its state. Several CPUs and the director may try at once: only the one whose
+ * exchange of state and flags succeeds adjusts the destination's counts, so these always add up. A connection that has
+ * been ended is not moved: it is counted nowhere.
+ */
+static __always_inline __u8 tcp_transition(const struct control *control, struct connection *connection, __u32 side,
+					   __u8 tcp_flags)
 {
 	__u32 row = (side * TCP_EVENTS + tcp_event(tcp_flags)) * TCP_STATES;
 	/* Flags in the low half, state above them, then the protocol. */
@@ -78,19 +94,16 @@ static __always_inline __u8 tcp_transition(const struct control *control, struct
 		int active = (TCP_ACTIVE_STATES >> next) & 1;
 		__u32 after;
 
-		if (next == state)
+		if (next == state || before & FLAG_ENDED)
 			return state;
 		after = (before & 0xff00ffff & ~(active ? FLAG_INACTIVE : 0)) | (active ? 0 : FLAG_INACTIVE) |
 			next << 16;
 		if (__sync_val_compare_and_swap(word, before, after) != before)
 			continue;
-		if (active && before & FLAG_INACTIVE) {
-			__sync_fetch_and_add(&destination->active, 1);
-			__sync_fetch_and_add(&destination->inactive, -1);
-		} else if (!active && !(before & FLAG_INACTIVE)) {
-			__sync_fetch_and_add(&destination->active, -1);
-			__sync_fetch_and_add(&destination->inactive, 1);
-		}
+		if (active && before & FLAG_INACTIVE)
+			count_activity(connection, 1);
+		else if (!active && !(before & FLAG_INACTIVE))
+			count_activity(connection, -1);
 		if (next == TCP_ESTABLISHED)
 			assure_template(connection);
 		return next;
@@ -114,13 +127,12 @@ static __always_inline int is_replaceable(const struct control *control, const s
 
 /* State and timer after a packet of one side. */
 static __always_inline void advance(const struct control *control, struct connection *connection,
-				    struct destination *destination, __u32 side, __u8 protocol, __u8 tcp_flags,
-				    __u32 now)
+				    __u32 side, __u8 protocol, __u8 tcp_flags, __u32 now)
 {
 	__u32 timeout;
 
 	if (protocol == IPPROTO_TCP) {
-		__u8 state = tcp_transition(control, connection, destination, side, tcp_flags);
+		__u8 state = tcp_transition(control, connection, side, tcp_flags);
 
 		timeout = control->tcp_timeouts[state & (TCP_STATES - 1)];
 	} else {

@@ -27,6 +27,8 @@
  *
  * The director and the XDP program, which runs on every CPU, enter and end connections at the same time. A slot is taken
  * by exchanging its tag from free to busy, a connection is ended by exchanging it from in use to busy: only one succeeds.
+ * Its flags and state are one word, which is exchanged as a whole: whoever changes `inactive` in it adjusts the server's
+ * counts, and whoever ends the connection marks it `ended` there first, after which nobody changes it.
  * Entries of the index are written by exchanging 0. Whoever enters a connection holds the lock of its key's stripe while
  * it looks whether the key is there already, so none is there twice.
  *
@@ -64,6 +66,8 @@ export const ConnectionField = {
 export const ConnectionFlag = {
   /** Forwarding method, `Forwarding`. */
   forwarding: 0x0007,
+  /** Dirigo's own, where the kernel has nothing: it has been taken out of its server's counts, nothing moves it any more. */
+  ended: 0x0010,
   /** Learned by synchronisation. */
   sync: 0x0020,
   /** Dirigo's own, where the kernel has HASHED, which it never sends: the FTP helper reads it. */
@@ -673,8 +677,13 @@ export class ConnectionTable {
     return this.halves[slot * 32 + 4] as number;
   }
 
-  setFlags(slot: number, flags: number): void {
-    this.halves[slot * 32 + 4] = flags;
+  /** Sets one or more flags. Returns the flags before. The XDP program may change others at the same time. */
+  raiseFlags(slot: number, flags: number): number {
+    return Atomics.or(this.words, slot * WORDS + 2, flags) & 0xffff;
+  }
+
+  clearFlags(slot: number, flags: number): void {
+    Atomics.and(this.words, slot * WORDS + 2, ~flags);
   }
 
   state(slot: number): number {
@@ -683,6 +692,19 @@ export class ConnectionTable {
 
   setState(slot: number, state: number): void {
     this.bytes[slot * CONNECTION_BYTES + ConnectionField.state] = state;
+  }
+
+  /**
+   * Goes from one state to another, counted as inactive or not there. The XDP program does the same with the same word.
+   * @returns the flags before; -1 if the connection is not in the state `from` any more
+   */
+  changeState(slot: number, from: number, to: number, inactive: boolean): number {
+    const at = slot * WORDS + 2;
+    const before = Atomics.load(this.words, at);
+    if (((before >>> 16) & 0xff) !== from || before & ConnectionFlag.ended) return -1;
+    const kept = before & ~(0xff0000 | ConnectionFlag.inactive);
+    const after = kept | (to << 16) | (inactive ? ConnectionFlag.inactive : 0);
+    return Atomics.compareExchange(this.words, at, before, after) === before ? before & 0xffff : -1;
   }
 
   protocol(slot: number): number {

@@ -376,13 +376,15 @@ export class Explainer {
     const destination = slot >= 0 ? connections.destination(slot) : -1;
     if (destination < 0 || !this.#isReleased(slot)) return work();
     const { table } = lifecycle.pool;
-    const from = destination * DESTINATION_BYTES;
-    const before = table.bytes.slice(from, from + DESTINATION_BYTES);
+    const flags = connections.flags(slot);
+    const wasOverloaded = (table.flags(destination) & DestinationFlag.overloaded) !== 0;
+    lifecycle.discount(flags, destination);
     try {
-      lifecycle.discount(slot, destination);
       return work();
     } finally {
-      table.bytes.set(before, from);
+      // Added, not written: the XDP program goes on to count.
+      lifecycle.count(flags, destination);
+      table.setFlag(destination, DestinationFlag.overloaded, wasOverloaded);
     }
   }
 

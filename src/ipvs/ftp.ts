@@ -73,7 +73,7 @@ export class Ftp {
   begin(slot: number): void {
     const connections = this.#connections;
     connections.extension.fill(0, slot * EXTENSION_WORDS, (slot + 1) * EXTENSION_WORDS);
-    connections.setFlags(slot, connections.flags(slot) | ConnectionFlag.helper);
+    connections.raiseFlags(slot, ConnectionFlag.helper);
   }
 
   /** The connection is gone. */
@@ -90,7 +90,7 @@ export class Ftp {
     const slot = this.waitingFor(key, tick);
     if (slot < 0) return -1;
     const connections = this.#connections;
-    connections.setFlags(slot, connections.flags(slot) & ~ConnectionFlag.noClientPort);
+    connections.clearFlags(slot, ConnectionFlag.noClientPort);
     this.waiting--;
     return connections.changePorts(slot, key.ports) ? slot : -1;
   }

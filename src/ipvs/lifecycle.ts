@@ -21,6 +21,9 @@ import type { TimeoutTable } from './timeouts.ts';
 /** States of a template: 1 once a connection that it controls was established. */
 export const TemplateState = { none: 0, assured: 1 } as const;
 
+/** Times that a state is looked at again because the XDP program has changed it meanwhile. */
+const STATE_ATTEMPTS = 4;
+
 export class Lifecycle {
   readonly connections: ConnectionTable;
   readonly pool: ServerPool;
@@ -74,31 +77,37 @@ export class Lifecycle {
     connections.setDestination(slot, destination < 0 ? NO_DESTINATION | 0 : destination, destinationPortRaw);
     connections.setExpires(slot, (tick + this.timeouts.created) | 0);
     prepare?.(slot);
-    if (!connections.publish(slot, tick)) return -1;
-    if (destination >= 0) this.#bind(slot, destination);
-    return slot;
+    // Counted before the XDP program can find it and count it elsewhere.
+    if (destination >= 0) this.#bind(key.flags | all, destination);
+    if (connections.publish(slot, tick)) return slot;
+    if (destination >= 0) this.#unbind(key.flags | all, destination);
+    return -1;
   }
 
-  #bind(slot: number, destination: number): void {
+  #bind(flags: number, destination: number): void {
     const { table, persistent } = this.pool;
-    const flags = this.connections.flags(slot);
     if (flags & ConnectionFlag.template) persistent[destination] = (persistent[destination] as number) + 1;
-    else if (flags & ConnectionFlag.inactive) table.addInactive(destination, 1);
-    else table.addActive(destination, 1);
+    this.count(flags, destination);
     table.updateOverload(destination);
   }
 
-  #unbind(slot: number, destination: number): void {
-    const { persistent } = this.pool;
-    if (this.connections.flags(slot) & ConnectionFlag.template)
-      persistent[destination] = (persistent[destination] as number) - 1;
-    this.discount(slot, destination);
+  /** Counts a connection with these flags in its server's record, where templates are not counted. */
+  count(flags: number, destination: number): void {
+    const { table } = this.pool;
+    if (flags & ConnectionFlag.template) return;
+    if (flags & ConnectionFlag.inactive) table.addInactive(destination, 1);
+    else table.addActive(destination, 1);
   }
 
-  /** Takes a connection out of what its server's record counts; a template is not counted there. */
-  discount(slot: number, destination: number): void {
+  #unbind(flags: number, destination: number): void {
+    const { persistent } = this.pool;
+    if (flags & ConnectionFlag.template) persistent[destination] = (persistent[destination] as number) - 1;
+    this.discount(flags, destination);
+  }
+
+  /** The opposite of `count`; the server may be overloaded no more. */
+  discount(flags: number, destination: number): void {
     const { table } = this.pool;
-    const flags = this.connections.flags(slot);
     if ((flags & ConnectionFlag.template) === 0) {
       if (flags & ConnectionFlag.inactive) table.addInactive(destination, -1);
       else table.addActive(destination, -1);
@@ -203,7 +212,8 @@ export class Lifecycle {
     if (controller >= 0) this.#uncontrol(controller);
     this.#controlledBy.delete(slot);
     const destination = connections.destination(slot);
-    if (destination >= 0) this.#unbind(slot, destination);
+    const flags = connections.raiseFlags(slot, ConnectionFlag.ended);
+    if (destination >= 0) this.#unbind(flags, destination);
     connections.remove(slot);
   }
 
@@ -268,9 +278,14 @@ export class Lifecycle {
   tcp(slot: number, direction: number, flags: number, tick: number): void {
     const { connections } = this;
     const side = this.#sideOf(slot, direction);
-    const before = connections.state(slot);
-    const after = nextTcpState(this.secureTcp ? SECURE_TCP_TABLE : TCP_TABLE, side, flags, before);
-    if (after !== before) this.setState(slot, after, isTcpStateActive(after), after === TcpState.established);
+    const table = this.secureTcp ? SECURE_TCP_TABLE : TCP_TABLE;
+    let after = connections.state(slot);
+    for (let attempt = 0; attempt < STATE_ATTEMPTS; attempt++) {
+      const before = connections.state(slot);
+      after = nextTcpState(table, side, flags, before);
+      if (after === before) break;
+      if (this.#change(slot, before, after, isTcpStateActive(after), after === TcpState.established)) break;
+    }
     connections.setExpires(slot, (tick + (this.timeouts.tcp[after] as number)) | 0);
   }
 
@@ -280,7 +295,7 @@ export class Lifecycle {
     const before = connections.state(slot);
     const after = nextSctpState(this.#sideOf(slot, direction), event, before);
     const established = after === SctpState.established;
-    if (after !== before) this.setState(slot, after, established, established);
+    if (after !== before) this.#change(slot, before, after, established, established);
     connections.setExpires(slot, (tick + (this.timeouts.sctp[after] as number)) | 0);
   }
 
@@ -290,13 +305,13 @@ export class Lifecycle {
     const flags = connections.flags(slot);
     if ((flags & ConnectionFlag.noOutput) === 0) return direction;
     if (direction !== TcpDirection.out) return TcpDirection.inOnly;
-    connections.setFlags(slot, flags & ~ConnectionFlag.noOutput);
+    connections.clearFlags(slot, ConnectionFlag.noOutput);
     return direction;
   }
 
   /** Lets a TCP connection wait for the first segment of either side (ip_vs_tcp_conn_listen). */
   listen(slot: number, tick: number): void {
-    this.setState(slot, TcpState.listen, false, false);
+    this.#change(slot, this.connections.state(slot), TcpState.listen, false, false);
     this.connections.setExpires(slot, (tick + (this.timeouts.tcp[TcpState.listen] as number)) | 0);
   }
 
@@ -315,19 +330,23 @@ export class Lifecycle {
     this.connections.setExpires(slot, (tick + this.timeouts.udp) | 0);
   }
 
-  /** Enters a state and counts the connection as active or inactive accordingly. */
-  setState(slot: number, state: number, active: boolean, established: boolean): void {
+  /**
+   * Goes from one state to another and counts the connection as active or inactive accordingly. False if the XDP program
+   * has moved it meanwhile.
+   */
+  #change(slot: number, from: number, to: number, active: boolean, established: boolean): boolean {
     const { connections } = this;
     const { table } = this.pool;
-    connections.setState(slot, state);
     const destination = connections.destination(slot);
-    const flags = connections.flags(slot);
+    const isInactive = destination < 0 ? (connections.flags(slot) & ConnectionFlag.inactive) !== 0 : !active;
+    const flags = connections.changeState(slot, from, to, isInactive);
+    if (flags < 0) return false;
     if (destination >= 0 && active === ((flags & ConnectionFlag.inactive) !== 0)) {
       table.addActive(destination, active ? 1 : -1);
       table.addInactive(destination, active ? -1 : 1);
-      connections.setFlags(slot, flags ^ ConnectionFlag.inactive);
     }
     if (established) this.assure(slot);
+    return true;
   }
 
   /** Marks the template that controls this connection as worth keeping. */

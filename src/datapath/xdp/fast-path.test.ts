@@ -410,9 +410,11 @@ describe('the program', { skip }, () => {
       goesUp(segment(TcpFlag.ack));
       destinations.setFlag(server, flag, true);
     }
-    connections.setFlags(slot, ConnectionFlag.noOutput | Forwarding.local);
+    connections.raiseFlags(slot, Forwarding.local);
+    connections.clearFlags(slot, Forwarding.gate & ~Forwarding.local);
     goesUp(segment(TcpFlag.ack));
-    connections.setFlags(slot, ConnectionFlag.noOutput | Forwarding.gate);
+    connections.clearFlags(slot, ConnectionFlag.forwarding);
+    connections.raiseFlags(slot, Forwarding.gate);
     const spoiled: [string, number, number][] = [
       ['header checksum', 14 + Ipv4.checksum, 1],
       ['fragment', 14 + Ipv4.fragment, 0x20],

@@ -1,170 +1,30 @@
-/** Connections that the program makes: on two CPUs at once, under a flood, and in turn with the director. */
+/** Connections that the program makes: under a flood, in turn with the director, in the place of others. */
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
-import { availableParallelism } from 'node:os';
-import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { Worker } from 'node:worker_threads';
-import { buildBpf } from '../../../bpf/build.ts';
-import { ethernetFrame, ipv4Packet, tcpSegment } from '../../../test/frames.ts';
 import { missing } from '../../../test/requirements.ts';
-import { ConnectionFlag, ConnectionTable } from '../../ipvs/connections.ts';
-import { DestinationTable } from '../../ipvs/destinations.ts';
-import { DescribedNetwork } from '../../ipvs/director.fixture.ts';
-import { Director } from '../../ipvs/director.ts';
-import type { DestinationSpecification, ServiceKey } from '../../ipvs/specification.ts';
+import { ConnectionFlag } from '../../ipvs/connections.ts';
+import type { Director } from '../../ipvs/director.ts';
+import type { ForwardingMethod } from '../../ipvs/specification.ts';
 import { TcpState } from '../../ipvs/tcp-states.ts';
-import { EtherType } from '../../wire/ethernet.ts';
-import { Protocol } from '../../wire/ipv4.ts';
 import { Packet } from '../../wire/packet.ts';
 import { TcpFlag } from '../../wire/tcp.ts';
-import { XdpVerdict } from '../ffi/libbpf.ts';
-import { FastPath } from './fast-path.ts';
-import { ProgramConfiguration } from './program-configuration.ts';
+import type { FastPath } from './fast-path.ts';
+import { LOOPBACK, NewConnections, NOW, SERVICE, segment } from './new-connections.fixture.ts';
+import type { ProgramConfiguration } from './program-configuration.ts';
 
-const skip = missing('root', 'clang');
-const LOOPBACK = 1;
-const HZ = 250;
-const NOW = 1000;
-const CAPACITY = 8192;
-const MAC = Uint8Array.of(2, 0, 0, 0, 0, 5);
-const SERVICE: ServiceKey = { protocol: 'tcp', address: '10.0.0.3', port: 80 };
-
-/** A segment from 10.0.0.1, a port of its own for each flow. */
-function segment(flow: number, flags: number): Uint8Array {
-  const tcp = tcpSegment(4, { sourcePort: 1024 + flow, destinationPort: 80, flags });
-  const frame = ethernetFrame(EtherType.ipv4, ipv4Packet(Protocol.tcp, tcp));
-  frame.set(MAC, 0);
-  return frame;
-}
-
-describe('new connections', { skip }, () => {
+describe('new connections', { skip: missing('root', 'clang') }, () => {
+  let bed: NewConnections;
   let fastPath: FastPath;
   let director: Director;
   let configuration: ProgramConfiguration;
-  let directories = 0;
   const packet = new Packet();
 
-  /** A director and the program on fresh tables, three servers with weights 1, 2, 3. */
-  function open(scheduler: string, method: DestinationSpecification['method'], capacity = CAPACITY): void {
-    fastPath = new FastPath({
-      capacity,
-      destinationCapacity: 64,
-      hz: HZ,
-      object: buildBpf(),
-      directory: `/sys/fs/bpf/dirigo-new-${process.pid}-${directories++}`,
-    });
-    fastPath.configureInterface(LOOPBACK, MAC, 0, 1);
-    fastPath.control.stopClock((NOW * HZ) / 1000);
-    const network = new DescribedNetwork();
-    const destinations = new DestinationTable(fastPath.destinationCapacity, fastPath.destinationMemory);
-    const connections = new ConnectionTable({
-      capacity,
-      destinations,
-      hz: HZ,
-      seed: fastPath.control.seed,
-      memory: fastPath.connectionMemory,
-    });
-    director = new Director({ network, host: network, connections, destinations });
-    configuration = new ProgramConfiguration(fastPath, director);
-    const { administration } = director;
-    administration.addService({
-      key: SERVICE,
-      scheduler,
-      schedulerFlags: 0,
-      persistenceTimeout: 0,
-      persistenceNetmask: '255.255.255.255',
-      persistenceEngine: '',
-      onePacket: false,
-    });
-    for (const weight of [1, 2, 3]) {
-      administration.addDestination(SERVICE, {
-        address: `10.0.0.${6 + weight}`,
-        port: 80,
-        method,
-        weight,
-        upperThreshold: 0,
-        lowerThreshold: 0,
-        tunnelType: 'ipip',
-        tunnelPort: 0,
-        tunnelChecksum: 'nocsum',
-      });
-    }
-    configuration.write();
-    // Nothing is sent; the way out only has to exist.
-    fastPath.allowDevice(LOOPBACK);
+  function open(scheduler: string, method: ForwardingMethod, capacity?: number): void {
+    bed = new NewConnections({ scheduler, method, ...(capacity === undefined ? {} : { capacity }) });
+    ({ fastPath, director, configuration } = bed);
   }
 
-  /** Lets the program see a segment; true if it dealt with it. */
-  function run(flow: number, flags: number): boolean {
-    return fastPath.run({ frame: segment(flow, flags) }).verdict !== XdpVerdict.drop;
-  }
-
-  /** Client ports of the live connections, in order. */
-  function ports(): number[] {
-    const { connections } = director;
-    const found: number[] = [];
-    for (let slot = 0; slot < connections.highWater; slot++) {
-      if (!connections.isUsed(slot)) continue;
-      const raw = connections.ports(slot) & 0xffff;
-      found.push(((raw & 0xff) << 8) | (raw >>> 8));
-    }
-    return found.sort((one, other) => one - other);
-  }
-
-  for (const method of ['gate', 'masq'] as const) {
-    test(`two CPUs that meet the same flows make each connection once (${method})`, {
-      skip: availableParallelism() < 2 && 'needs two CPUs',
-    }, async () => {
-      open('wrr', method);
-      try {
-        const flows = 3000;
-        const frames = Array.from({ length: flows }, (_, flow) => segment(flow, TcpFlag.syn));
-        const frameBytes = frames[0]?.length ?? 0;
-        const all = new Uint8Array(new SharedArrayBuffer(flows * frameBytes));
-        frames.forEach((frame, flow) => {
-          all.set(frame, flow * frameBytes);
-        });
-        const arrivals = new Int32Array(new SharedArrayBuffer(4 * flows));
-        const workerData = { program: fastPath.program.fd, frames: all, frameBytes, arrivals, workers: 2 };
-        const workers = [1, 2].map(
-          () => new Worker(join(import.meta.dirname, 'new-connections.worker.ts'), { workerData }),
-        );
-        await Promise.all(workers.map(worker => once(worker, 'message')));
-        await Promise.all(workers.map(worker => worker.terminate()));
-
-        const { connections, destinations } = director;
-        assert.equal(connections.size, flows);
-        assert.deepEqual(
-          ports(),
-          frames.map((_, flow) => 1024 + flow),
-        );
-        // Weights 1, 2, 3: exactly the plan's shares, whoever took each turn.
-        const counts = director.pool.owners.map((_, index) => destinations.active(index));
-        assert.deepEqual(
-          counts.slice(0, 3).sort((one, other) => one - other),
-          [flows / 6, flows / 3, flows / 2],
-        );
-        configuration.takeCounts();
-        const total = director.administration.services()[0]?.statistics.connections;
-        assert.equal(total, flows);
-        // Every connection is found again, and ends where the director looks for it.
-        for (let flow = 0; flow < flows; flow += 7) {
-          packet.load(segment(flow, TcpFlag.ack));
-          director.process(packet, LOOPBACK, NOW);
-        }
-        assert.equal(connections.size, flows);
-        director.expire(NOW + 3_600_000);
-        assert.equal(connections.size, 0);
-        assert.deepEqual(
-          [0, 1, 2].map(index => destinations.active(index) + destinations.inactive(index)),
-          [0, 0, 0],
-        );
-      } finally {
-        fastPath.remove();
-      }
-    });
-  }
+  const run = (flow: number, flags: number): boolean => bed.run(flow, flags);
 
   test('the director and the program take turns in one sequence', () => {
     open('wrr', 'gate');
@@ -172,7 +32,7 @@ describe('new connections', { skip }, () => {
       const { connections } = director;
       const chosen: number[] = [];
       for (let flow = 0; flow < 60; flow++) {
-        const before = new Set(ports());
+        const before = new Set(bed.ports());
         if (flow % 3 === 1) {
           packet.load(segment(flow, TcpFlag.syn));
           director.process(packet, LOOPBACK, NOW);

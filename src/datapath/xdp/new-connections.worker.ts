@@ -2,21 +2,24 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { BpfProgram, FrameRunner } from '../ffi/libbpf.ts';
 
-interface Work {
+export interface Work {
   program: number;
   frames: Uint8Array;
   frameBytes: number;
-  /** How many workers have come to each frame. */
+  /** How often all frames are run. */
+  rounds: number;
+  /** How many workers have come to each frame of each round. */
   arrivals: Int32Array;
   workers: number;
 }
 
-const { program, frames, frameBytes, arrivals, workers } = workerData as Work;
+const { program, frames, frameBytes, rounds, arrivals, workers } = workerData as Work;
 const runner = new FrameRunner(new BpfProgram('dirigo', program), 2048);
-for (let frame = 0; frame * frameBytes < frames.length; frame++) {
-  runner.input.set(frames.subarray(frame * frameBytes, (frame + 1) * frameBytes));
-  Atomics.add(arrivals, frame, 1);
-  while (Atomics.load(arrivals, frame) < workers);
+for (let turn = 0; turn * frameBytes < frames.length * rounds; turn++) {
+  const at = (turn * frameBytes) % frames.length;
+  runner.input.set(frames.subarray(at, at + frameBytes));
+  Atomics.add(arrivals, turn, 1);
+  while (Atomics.load(arrivals, turn) < workers);
   runner.run(frameBytes, 0);
 }
 parentPort?.postMessage('done');
