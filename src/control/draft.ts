@@ -1,7 +1,7 @@
 /** Tries a configuration that stands in a file on a table of its own, so that what a director would refuse is known before. */
 import type { Director } from '../ipvs/director.ts';
 import { MarkRules, parseMarkRule } from '../ipvs/mark-rules.ts';
-import type { ServiceTable } from '../ipvs/service-table.ts';
+import type { CounterSource, ServiceTable } from '../ipvs/service-table.ts';
 import { DEFAULT_SETTINGS, parseSetting, settingName } from '../ipvs/settings.ts';
 import type {
   DestinationSpecification,
@@ -14,6 +14,7 @@ import type {
   VirtualServer,
 } from '../ipvs/specification.ts';
 import { serviceKeyText } from '../ipvs/specification.ts';
+import { Tally } from '../ipvs/statistics.ts';
 import type { NameService } from '../ipvsadm/names.ts';
 import { splitRestoreInput } from '../ipvsadm/restore.ts';
 import { runIpvsadm } from '../ipvsadm/run.ts';
@@ -114,6 +115,18 @@ function orTargetError<Result>(at: string, work: () => Result): Result {
   }
 }
 
+const NO_STATISTICS = new Tally().statistics();
+
+const NOTHING_COUNTED: CounterSource = {
+  ofService: () => NO_STATISTICS,
+  ofDestination: () => ({
+    activeConnections: 0,
+    inactiveConnections: 0,
+    persistentConnections: 0,
+    statistics: NO_STATISTICS,
+  }),
+};
+
 /** A virtual server that is nothing but its configuration. */
 class DraftServer implements VirtualServer {
   readonly tableSize = 0;
@@ -169,8 +182,9 @@ class DraftServer implements VirtualServer {
     return [];
   }
 
-  service(): ServiceStatus | undefined {
-    return undefined;
+  service(key: ServiceKey): ServiceStatus | undefined {
+    const service = this.#table.find(key);
+    return service && this.#table.status(service, NOTHING_COUNTED);
   }
 
   connections(): never[] {

@@ -53,13 +53,20 @@ export class ServiceChecks {
         ? parseIpv4Address(mask) !== undefined
         : /^[1-9][0-9]{0,2}$/.test(mask) && Number(mask) <= 128;
     if (!isMask) throw new IpvsError('EINVAL', `"${mask}" is not a netmask of IPv${family}`);
+    if (service.synProxy && ('mark' in service.key || service.key.protocol !== 'tcp')) {
+      throw new IpvsError('EINVAL', 'the SYN proxy is for TCP services', OWN);
+    }
     const { clientAddress } = service;
     if (clientAddress === undefined) return;
     if (!CLIENT_ADDRESSES.has(clientAddress)) {
-      throw new IpvsError('EINVAL', `"${clientAddress}" is not one of ${[...CLIENT_ADDRESSES].join(', ')}`);
+      throw new IpvsError(
+        'EINVAL',
+        `"${clientAddress}" is not one of ${[...CLIENT_ADDRESSES].join(', ')}`,
+        OWN,
+      );
     }
     if (clientAddress !== 'none' && !('mark' in service.key) && service.key.protocol !== 'tcp') {
-      throw new IpvsError('EINVAL', `${clientAddress} tells the client's address to TCP servers only`);
+      throw new IpvsError('EINVAL', `${clientAddress} tells the client's address to TCP servers only`, OWN);
     }
   }
 
@@ -88,12 +95,14 @@ export class ServiceChecks {
     if (destination.lowerThreshold > destination.upperThreshold) {
       throw new IpvsError('ERANGE', 'the lower threshold is above the upper one');
     }
+    if (service.specification.synProxy) requireProxied(destination);
     if (destination.method === 'fullnat') {
-      if (service.specification.onePacket) throw new IpvsError('EINVAL', ONE_PACKET_FULLNAT);
+      if (service.specification.onePacket) throw new IpvsError('EINVAL', ONE_PACKET_FULLNAT, OWN);
       if (this.#host.isLocal(address)) {
         throw new IpvsError(
           'EINVAL',
           `${formatAddress(address)} is the director's own: its answers to a local address would not pass the director`,
+          OWN,
         );
       }
     }
@@ -119,6 +128,19 @@ export class ServiceChecks {
     const isLinkLocal = address[0] === 0xfe && ((address[1] as number) & 0xc0) === 0x80;
     return !isUnspecified && !isLinkLocal && !formatAddress(address).startsWith('::ffff:');
   }
+}
+
+/** Only Dirigo refuses it. */
+const OWN = { isOwn: true };
+
+/** EINVAL if the SYN proxy cannot stand between a client and this server. */
+export function requireProxied({ method, address }: DestinationSpecification): void {
+  if (method === 'masq' || method === 'fullnat') return;
+  throw new IpvsError(
+    'EINVAL',
+    `the SYN proxy needs NAT or FULLNAT: the SYN/ACK of ${address} would not pass the director`,
+    OWN,
+  );
 }
 
 export const ONE_PACKET_FULLNAT =

@@ -14,6 +14,7 @@ import {
   MAXIMUM_TIMEOUT,
   ONE_PACKET_FULLNAT,
   requireInteger,
+  requireProxied,
   ServiceChecks,
 } from './service-checks.ts';
 import {
@@ -222,8 +223,9 @@ export class ServiceTable {
     const after = { ...specification, key: service.key };
     this.#checks.service(after);
     if (after.onePacket && service.destinations.some(each => each.specification.method === 'fullnat')) {
-      throw new IpvsError('EINVAL', ONE_PACKET_FULLNAT);
+      throw new IpvsError('EINVAL', ONE_PACKET_FULLNAT, { isOwn: true });
     }
+    if (after.synProxy) for (const each of service.destinations) requireProxied(each.specification);
     const before = service.specification;
     const localsBefore = service.localAddresses;
     this.#setLocalAddresses(service, {
@@ -418,20 +420,26 @@ export class ServiceTable {
     const locals = texts.map(text => {
       const local = parseLocalAddress(text);
       if (!local)
-        throw new IpvsError('EINVAL', `"${text}" is not a local address: ADDRESS or ADDRESS%INTERFACE`);
+        throw new IpvsError('EINVAL', `"${text}" is not a local address: ADDRESS or ADDRESS%INTERFACE`, {
+          isOwn: true,
+        });
       if (local.family !== family) {
         throw new IpvsError(
           'EINVAL',
           `local address ${local.address} is not of IPv${family}, as its service is`,
+          { isOwn: true },
         );
       }
       if (!this.#checks.isUnicast(local.bytes)) {
-        throw new IpvsError('EINVAL', `local address ${local.address} is not a unicast address`);
+        throw new IpvsError('EINVAL', `local address ${local.address} is not a unicast address`, {
+          isOwn: true,
+        });
       }
       if (local.interfaceName !== '' && this.#host.interfaceMtu(local.interfaceName) === undefined) {
         throw new IpvsError(
           'ENODEV',
           `no interface ${local.interfaceName} for local address ${local.address}`,
+          { isOwn: true },
         );
       }
       return service.localAddresses.find(known => known.text === local.text) ?? local;

@@ -35,6 +35,11 @@ export interface ServiceSpecification {
    * the director's own and serve nothing else. Undefined: none; when a service is edited: those it has.
    */
   localAddresses?: readonly string[];
+  /**
+   * The director answers SYNs itself, and a server hears of a connection only once the client has proved to be there.
+   * TCP with NAT or FULLNAT only. Undefined: no; when a service is edited: as it was.
+   */
+  synProxy?: boolean;
   /** How servers behind FULLNAT learn the client's address. Default: `toa` for TCP, and `none` for anything else. */
   clientAddress?: ClientAddress;
 }
@@ -166,12 +171,15 @@ export type IpvsErrorCode =
   | 'ENOMEM';
 
 export class IpvsError extends Error {
+  override name = 'IpvsError';
   readonly code: IpvsErrorCode;
+  /** True for what only Dirigo can refuse: the command has no words of its own for it, and shows the message. */
+  readonly isOwn: boolean;
 
-  constructor(code: IpvsErrorCode, message: string) {
+  constructor(code: IpvsErrorCode, message: string, { isOwn = false } = {}) {
     super(message);
-    this.name = 'IpvsError';
     this.code = code;
+    this.isOwn = isOwn;
   }
 }
 

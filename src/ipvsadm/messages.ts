@@ -14,6 +14,9 @@ const BY_COMMAND: Readonly<Partial<Record<CommandName, Partial<Record<IpvsErrorC
   'add-server': { ESRCH: 'Service not defined', EEXIST: 'Destination already exists' },
   'edit-server': { ESRCH: 'Service not defined', ENOENT: 'No such destination' },
   'delete-server': { ESRCH: 'Service not defined', ENOENT: 'No such destination' },
+  'add-laddr': { ESRCH: 'Service not defined', EEXIST: 'Local address already exists' },
+  'del-laddr': { ESRCH: 'Service not defined', ENOENT: 'No such local address' },
+  'get-laddr': { ESRCH: 'No such service' },
   'start-daemon': { EEXIST: 'Daemon has already run' },
   'stop-daemon': { ESRCH: 'No daemon is running' },
 };

@@ -32,6 +32,13 @@ export const COMMAND_DESCRIPTIONS = {
   set: {
     text: 'Set the timeouts of TCP sessions, of TCP sessions after a FIN and of UDP packets, three numbers of seconds: `--set TCP TCPFIN UDP`. 0 leaves one as it is.',
   },
+  'add-laddr': {
+    text: 'Add a local address to a service: FULLNAT sends connections to its servers from there, `-P -t VIP:PORT -z ADDRESS`.',
+  },
+  'del-laddr': { text: 'Remove a local address from a service; connections that use it go on.' },
+  'get-laddr': {
+    text: 'List the local addresses of one service or of all: new connections that found no free port (CONFLICTS), and connections.',
+  },
   'start-daemon': {
     text: 'Start a connection synchronisation daemon.',
     value: 'master|backup',
@@ -45,7 +52,10 @@ export type CommandTag = keyof typeof COMMAND_DESCRIPTIONS;
 
 /** All the others. */
 export const OPTION_DESCRIPTIONS: Readonly<
-  Record<Exclude<OptionTag, CommandTag | 'service-address' | 'forwarding-method'>, OptionDescription>
+  Record<
+    Exclude<OptionTag, CommandTag | 'service-address' | 'forwarding-method' | 'fullnat-or-flags'>,
+    OptionDescription
+  >
 > = {
   'tcp-service': {
     text: 'A service of TCP: `host[:port]`, an IPv6 address in brackets. Without a port the service takes every port, which needs persistence.',
@@ -64,7 +74,7 @@ export const OPTION_DESCRIPTIONS: Readonly<
     value: 'flags',
   },
   persistent: {
-    text: 'The service is persistent: connections of one client go to the same server, for this many seconds after the last one ended; 300 if not given.',
+    text: 'The service is persistent: connections of one client go to the same server, for this many seconds after the last one ended; 360 if not given.',
     value: 'timeout',
   },
   netmask: {
@@ -80,12 +90,31 @@ export const OPTION_DESCRIPTIONS: Readonly<
   gatewaying: { text: 'Direct routing: the packet goes to the server as it is. The default.' },
   ipip: { text: 'Tunnelling: the packet goes to the server inside another one.' },
   masquerading: { text: "Masquerading (NAT): the server's address takes the place of the service's." },
+  fullnat: {
+    text: 'FULLNAT: the server sees a local address of the service (`-P`) and learns the client by TOA or the PROXY protocol. `-b` means this with `-a` and `-e`, and `--sched-flags` with `-A` and `-E`.',
+  },
+  'local-address': { text: 'With `-P` and `-Q`: the local address.', value: 'address' },
+  ifname: {
+    text: 'With `-P` and `-Q`: the interface that a local address is meant for.',
+    value: 'interface',
+  },
+  synproxy: {
+    text: 'With `-A` and `-E`: the director answers SYNs itself, and a server hears of a connection only once its client has proved to be there. TCP with NAT or FULLNAT.',
+    value: 'enable|disable',
+  },
+  'client-address': {
+    text: "With `-A` and `-E`: how FULLNAT tells servers the client's address; toa for TCP if not given.",
+    value: 'none|toa|proxy-v1|proxy-v2',
+  },
+  complete: {
+    text: 'With `-S`: write thresholds, too, which ipvsadm 1.31 loses.',
+  },
   weight: {
     text: 'Capacity of the server relative to the others, 0 or more; 1 if not given. 0: no new connections.',
     value: 'weight',
   },
   'u-threshold': {
-    text: 'No new connections to the server from this many on, 0 to 65535; 0: no limit.',
+    text: 'No new connections to the server from this many on, 0 to 2147483647; 0: no limit.',
     value: 'upper-threshold',
   },
   'l-threshold': {

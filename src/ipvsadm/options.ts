@@ -1,4 +1,7 @@
-/** The options of ipvsadm 1.31, its commands, and which of them go together. */
+/**
+ * The options of ipvsadm 1.31, its commands, and which of them go together; and, with the commands that take them, those
+ * of FULLNAT as the ipvsadm of DPVS and Alibaba LVS has them. With all other commands these are as unknown as upstream.
+ */
 import type { PoptOption } from './popt.ts';
 
 export type CommandName =
@@ -15,7 +18,10 @@ export type CommandName =
   | 'stop-daemon'
   | 'restore'
   | 'save'
-  | 'zero';
+  | 'zero'
+  | 'add-laddr'
+  | 'del-laddr'
+  | 'get-laddr';
 
 /** The options' names in messages, in the order in which they are checked. */
 export const OPTION_NAMES = [
@@ -53,6 +59,11 @@ export const OPTION_NAMES = [
   'tun-nocsum',
   'tun-csum',
   'tun-remcsum',
+  'local-address',
+  'ifname',
+  'synproxy',
+  'client-address',
+  'complete',
 ] as const;
 
 export type OptionName = (typeof OPTION_NAMES)[number];
@@ -65,7 +76,16 @@ export interface Legality {
   exclusive?: readonly OptionName[];
 }
 
-const SERVICE_OPTIONS = ['scheduler', 'persistent', 'netmask', 'ops', 'pe', 'sched-flags'] as const;
+const SERVICE_OPTIONS = [
+  'scheduler',
+  'persistent',
+  'netmask',
+  'ops',
+  'pe',
+  'sched-flags',
+  'synproxy',
+  'client-address',
+] as const;
 
 const SERVER_OPTIONS = [
   'forwarding-method',
@@ -107,8 +127,11 @@ export const LEGALITY: Readonly<Record<CommandName, Legality>> = {
   },
   'stop-daemon': { allowed: ['syncid'] },
   restore: {},
-  save: { allowed: ['numeric'] },
+  save: { allowed: ['numeric', 'complete'] },
   zero: { allowed: ['service-address'] },
+  'add-laddr': { required: ['service-address', 'local-address'], allowed: ['ifname'] },
+  'del-laddr': { required: ['service-address', 'local-address'], allowed: ['ifname'] },
+  'get-laddr': { allowed: ['service-address'] },
 };
 
 /** The tunnel options with each tunnel type, in the order in which they are checked. */
@@ -133,7 +156,9 @@ export type OptionTag =
   | 'ipip'
   | 'gatewaying'
   | 'sort'
-  | 'ipv6';
+  | 'ipv6'
+  | 'fullnat'
+  | 'fullnat-or-flags';
 
 const flag = (tag: OptionTag, long: string, short = ''): PoptOption<OptionTag> => ({
   tag,
@@ -164,6 +189,9 @@ export const OPTIONS: readonly PoptOption<OptionTag>[] = [
   flag('version', 'version', 'v'),
   flag('restore', 'restore', 'R'),
   flag('save', 'save', 'S'),
+  flag('add-laddr', 'add-laddr', 'P'),
+  flag('del-laddr', 'del-laddr', 'Q'),
+  flag('get-laddr', 'get-laddr', 'G'),
   valued('start-daemon', 'start-daemon'),
   valued('stop-daemon', 'stop-daemon'),
   valued('tcp-service', 'tcp-service', 't'),
@@ -208,3 +236,44 @@ export const OPTIONS: readonly PoptOption<OptionTag>[] = [
   flag('tun-csum', 'tun-csum'),
   flag('tun-remcsum', 'tun-remcsum'),
 ];
+
+const LOCAL_ADDRESS_OPTIONS: readonly PoptOption<OptionTag>[] = [
+  valued('local-address', 'laddr', 'z'),
+  valued('ifname', 'ifname', 'F'),
+];
+
+const SERVICE_EXTENSIONS: readonly PoptOption<OptionTag>[] = [
+  valued('synproxy', 'synproxy', 'j'),
+  valued('client-address', 'client-address'),
+];
+
+/** With a server, `-b` is FULLNAT, but upstream's `-b flags` where a word follows that is no option. */
+const SERVER_OPTIONS_TABLE: readonly PoptOption<OptionTag>[] = [
+  ...OPTIONS.map(option => (option.tag === 'sched-flags' ? { ...option, short: '' } : option)),
+  flag('fullnat', 'fullnat'),
+  { tag: 'fullnat-or-flags', long: '', short: 'b', argument: 'optional' },
+];
+
+const EXTENSIONS: Readonly<Partial<Record<CommandName, readonly PoptOption<OptionTag>[]>>> = {
+  'add-service': [...OPTIONS, ...SERVICE_EXTENSIONS],
+  'edit-service': [...OPTIONS, ...SERVICE_EXTENSIONS],
+  'add-server': SERVER_OPTIONS_TABLE,
+  'edit-server': SERVER_OPTIONS_TABLE,
+  'add-laddr': [...OPTIONS, ...LOCAL_ADDRESS_OPTIONS],
+  'del-laddr': [...OPTIONS, ...LOCAL_ADDRESS_OPTIONS],
+  save: [...OPTIONS, flag('complete', 'complete')],
+};
+
+/** Every option, for manuals: what `-b` means depends on the command. */
+export const DOCUMENTED_OPTIONS: readonly PoptOption<OptionTag>[] = [
+  ...OPTIONS,
+  flag('fullnat', 'fullnat', 'b'),
+  ...LOCAL_ADDRESS_OPTIONS,
+  ...SERVICE_EXTENSIONS,
+  flag('complete', 'complete'),
+];
+
+/** The options that may follow a command. */
+export function optionsAfter(command: CommandName): readonly PoptOption<OptionTag>[] {
+  return EXTENSIONS[command] ?? OPTIONS;
+}

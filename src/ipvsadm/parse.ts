@@ -1,5 +1,6 @@
 /** Command lines to commands: everything ipvsadm decides before it asks the kernel. */
 import type {
+  ClientAddress,
   DestinationSpecification,
   ForwardingMethod,
   ProtocolName,
@@ -12,16 +13,17 @@ import type {
   TunnelType,
 } from '../ipvs/specification.ts';
 import { type Family, formatAddress, parseAddress } from '../wire/address.ts';
+import { checkLegality, Exit, fail, OptionError } from './exit.ts';
 import { HELP, TRY_HELP, VERSION } from './messages.ts';
 import type { NameService } from './names.ts';
 import {
   type CommandName,
   LEGALITY,
-  type Legality,
   OPTION_NAMES,
   OPTIONS,
   type OptionName,
   type OptionTag,
+  optionsAfter,
   TUNNEL_LEGALITY,
   TUNNEL_OPTION_NAMES,
 } from './options.ts';
@@ -46,6 +48,8 @@ export interface ListFormat {
   tunnelInformation: boolean;
   exact: boolean;
   sorted: boolean;
+  /** `-S`: also what ipvsadm 1.31 loses, thresholds. */
+  complete: boolean;
 }
 
 export type Command =
@@ -62,30 +66,10 @@ export type Command =
   | { name: 'list'; what: 'connections' | 'timeouts' | 'daemons' | 'services'; format: ListFormat }
   | { name: 'list'; what: 'service'; service: ServiceKey; format: ListFormat }
   | { name: 'save'; format: ListFormat }
+  | { name: 'add-laddr' | 'del-laddr'; service: ServiceKey; address: string; interfaceName: string }
+  /** Without a service: of all. */
+  | { name: 'get-laddr'; service?: ServiceKey }
   | { name: 'restore' };
-
-/** The command line ends the program here: a usage error, help or version. */
-export class Exit extends Error {
-  readonly status: number;
-  readonly stdout: string;
-  readonly stderr: string;
-
-  constructor(status: number, stdout: string, stderr: string) {
-    super(stderr.trimEnd());
-    this.name = 'Exit';
-    this.status = status;
-    this.stdout = stdout;
-    this.stderr = stderr;
-  }
-}
-
-/** The options library refuses an option: `-R` prints it and goes on with its next line, unlike after an `Exit`. */
-export class OptionError extends Error {}
-
-/** Ends with a usage error. */
-function fail(message: string): never {
-  throw new Exit(2, '', `${message}\n`);
-}
 
 /** `Try ipvsadm -h`. */
 export function tryHelp(): Exit {
@@ -96,6 +80,7 @@ export function tryHelp(): Exit {
 const DEFAULT_PERSISTENCE = 360;
 const MAXIMUM_TIMEOUT = 86400 * 31;
 const DEFAULT_SCHEDULER = 'wlc';
+const CLIENT_ADDRESSES: readonly ClientAddress[] = ['none', 'toa', 'proxy-v1', 'proxy-v2'];
 const GREATEST_INT = 0x7fff_ffff;
 
 export const PLAIN_FORMAT: Readonly<ListFormat> = {
@@ -107,6 +92,7 @@ export const PLAIN_FORMAT: Readonly<ListFormat> = {
   tunnelInformation: false,
   exact: false,
   sorted: true,
+  complete: false,
 };
 
 /**
@@ -151,6 +137,9 @@ class CommandLine {
   #group = '224.0.0.81';
   #groupPort = 8848;
   #ttl = 1;
+  #localAddress = '';
+  #synProxy: boolean | undefined;
+  #clientAddress: ClientAddress | undefined;
   #timeouts: Timeouts = { tcp: 0, tcpFin: 0, udp: 0 };
 
   constructor(words: readonly string[], names: NameService) {
@@ -160,12 +149,16 @@ class CommandLine {
 
   parse(): Command {
     const name = this.#parseCommandName();
+    this.#reader.use(optionsAfter(name));
     for (;;) {
       const result = this.#reader.next();
       if (result.kind === 'end') break;
       if (result.kind === 'error') throw new OptionError(`${this.#reader.lastWord}: ${result.message}`);
       if (result.tag === 'persistent') this.#takePersistence(result.argument);
-      else this.#take(result.tag, result.argument ?? '');
+      else if (result.tag === 'fullnat-or-flags') {
+        if (result.argument === undefined) this.#take('fullnat', '');
+        else this.#take('sched-flags', result.argument);
+      } else this.#take(result.tag, result.argument ?? '');
     }
     const words = this.#reader.leftovers;
     if (name === 'set') this.#timeouts = parseTimeouts(words.splice(0, 3));
@@ -200,7 +193,7 @@ class CommandLine {
     return tag;
   }
 
-  #take(tag: Exclude<OptionTag, 'persistent'>, argument: string): void {
+  #take(tag: Exclude<OptionTag, 'persistent' | 'fullnat-or-flags'>, argument: string): void {
     switch (tag) {
       case 'tcp-service':
       case 'udp-service':
@@ -254,6 +247,33 @@ class CommandLine {
       case 'gatewaying':
         this.#give('forwarding-method');
         this.#method = 'gate';
+        return;
+      case 'fullnat':
+        this.#give('forwarding-method');
+        this.#method = 'fullnat';
+        return;
+      case 'local-address':
+        this.#give(tag);
+        this.#localAddress = (
+          parseEndpoint(argument, undefined, this.#names) ?? fail('illegal local address')
+        ).address;
+        return;
+      case 'ifname':
+        this.#give(tag);
+        this.#interfaceName = argument.slice(0, 15);
+        return;
+      case 'synproxy':
+        this.#give(tag);
+        if (argument !== 'enable' && argument !== 'disable') {
+          fail('synproxy switch must be enable or disable\n');
+        }
+        this.#synProxy = argument === 'enable';
+        return;
+      case 'client-address':
+        this.#give(tag);
+        this.#clientAddress =
+          CLIENT_ADDRESSES.find(each => each === argument) ??
+          fail(`client address must be one of ${CLIENT_ADDRESSES.join(', ')}`);
         return;
       case 'weight':
         this.#give(tag);
@@ -328,6 +348,7 @@ class CommandLine {
       case 'exact':
       case 'ops':
       case 'tun-info':
+      case 'complete':
         this.#give(tag);
         return;
       default:
@@ -387,6 +408,16 @@ class CommandLine {
         };
       case 'zero':
         return this.#given.has('service-address') ? { name, service: this.#buildKey() } : { name };
+      case 'add-laddr':
+      case 'del-laddr':
+        return {
+          name,
+          service: this.#buildKey(),
+          address: this.#localAddress,
+          interfaceName: this.#interfaceName,
+        };
+      case 'get-laddr':
+        return this.#given.has('service-address') ? { name, service: this.#buildKey() } : { name };
       case 'set':
         return { name, timeouts: this.#timeouts };
       case 'start-daemon':
@@ -436,13 +467,15 @@ class CommandLine {
       persistenceNetmask: this.#netmask,
       persistenceEngine: this.#engine,
       onePacket,
+      ...(this.#synProxy !== undefined && { synProxy: this.#synProxy }),
+      ...(this.#clientAddress !== undefined && { clientAddress: this.#clientAddress }),
     };
   }
 
   #buildServer(): DestinationSpecification {
     const server = this.#server ?? fail('illegal real server address[:port] specified');
     // Only NAT can change the port.
-    const keepsPort = this.#mark === 0 && this.#method !== 'masq';
+    const keepsPort = this.#mark === 0 && (this.#method === 'gate' || this.#method === 'tunnel');
     if (server.family !== this.#family && this.#method !== 'tunnel') {
       fail('Different address family is allowed only for tunneling servers');
     }
@@ -496,6 +529,7 @@ class CommandLine {
       tunnelInformation: given.has('tun-info'),
       exact: given.has('exact'),
       sorted: !given.has('nosort'),
+      complete: given.has('complete'),
     };
   }
 }
@@ -522,26 +556,4 @@ function parseGroup(text: string): string {
   const isMulticast = bytes?.length === 16 ? first === 0xff : first >> 4 === 14;
   if (!bytes || !isMulticast) fail(`invalid IPv${text.includes(':') ? 6 : 4} mcast-group \`${text}'`);
   return formatAddress(bytes);
-}
-
-/** Ends with the message of the first option, in the order of `order`, that is missing, illegal or one too many. */
-function checkLegality(
-  legality: Legality,
-  order: readonly OptionName[],
-  given: ReadonlySet<OptionName>,
-  subject: string,
-): void {
-  let chosen: OptionName | undefined;
-  for (const option of order) {
-    if (!given.has(option)) {
-      if (legality.required?.includes(option)) {
-        fail(`You need to supply the '${option}' option for the ${subject}`);
-      }
-    } else if (legality.exclusive?.includes(option)) {
-      if (chosen) fail(`The option '${option}' conflicts with the '${chosen}' option in the ${subject}`);
-      chosen = option;
-    } else if (!legality.required?.includes(option) && !legality.allowed?.includes(option)) {
-      fail(`Illegal '${option}' option with the ${subject}`);
-    }
-  }
 }

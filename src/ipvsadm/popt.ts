@@ -23,7 +23,7 @@ const MISSING_ARGUMENT = 'missing argument';
 const UNWANTED_ARGUMENT = 'option does not take an argument';
 
 export class PoptReader<Tag extends string> {
-  readonly #options: readonly PoptOption<Tag>[];
+  #options: readonly PoptOption<Tag>[];
   readonly #words: readonly string[];
   #next = 0;
   /** What is left of a cluster of short options, undefined outside of one. */
@@ -36,6 +36,11 @@ export class PoptReader<Tag extends string> {
   constructor(options: readonly PoptOption<Tag>[], words: readonly string[]) {
     this.#options = options;
     this.#words = words;
+  }
+
+  /** Reads what follows by other options. */
+  use(options: readonly PoptOption<Tag>[]): void {
+    this.#options = options;
   }
 
   /** The word that was read last, which is what popt's error messages name. */

@@ -41,11 +41,10 @@ function server(service: ServiceKey): fc.Arbitrary<DestinationSpecification> {
     .record({
       address: isIpv6(service) ? ipv6 : ipv4,
       port,
-      method: fc.constantFrom('masq' as const, 'gate' as const, 'tunnel' as const),
+      method: fc.constantFrom('masq' as const, 'gate' as const, 'tunnel' as const, 'fullnat' as const),
       weight: fc.nat(0x7fff_ffff),
-      // -S of ipvsadm 1.31 does not write thresholds.
-      upperThreshold: fc.constant(0),
-      lowerThreshold: fc.constant(0),
+      upperThreshold: fc.oneof(fc.constant(0), fc.integer({ min: 100, max: 0x7fff_ffff })),
+      lowerThreshold: fc.nat(100),
       tunnelType: fc.constantFrom('ipip' as const, 'gue' as const, 'gre' as const),
       tunnelPort: port,
       tunnelChecksum: fc.constantFrom('nocsum' as const, 'csum' as const, 'remcsum' as const),
@@ -53,9 +52,10 @@ function server(service: ServiceKey): fc.Arbitrary<DestinationSpecification> {
     .map(drawn => {
       const isTunnel = drawn.method === 'tunnel';
       const tunnelType = isTunnel ? drawn.tunnelType : 'ipip';
-      const keepsPort = drawn.method !== 'masq' && !('mark' in service);
+      const keepsPort = (drawn.method === 'gate' || isTunnel) && !('mark' in service);
       return {
         ...drawn,
+        lowerThreshold: drawn.upperThreshold === 0 ? 0 : drawn.lowerThreshold,
         port: keepsPort ? service.port : drawn.port,
         tunnelType,
         tunnelPort: tunnelType === 'gue' ? drawn.tunnelPort : 0,
@@ -68,6 +68,7 @@ function server(service: ServiceKey): fc.Arbitrary<DestinationSpecification> {
 }
 
 function service(of: ServiceKey): fc.Arbitrary<ServiceSpecification> {
+  const isTcp = !('mark' in of) && of.protocol === 'tcp';
   const isUdp = 'mark' in of || of.protocol === 'udp';
   const wholeMask = isIpv6(of) ? '128' : '255.255.255.255';
   return fc
@@ -78,11 +79,20 @@ function service(of: ServiceKey): fc.Arbitrary<ServiceSpecification> {
       persistenceNetmask: isIpv6(of) ? fc.integer({ min: 1, max: 128 }).map(String) : ipv4,
       persistenceEngine: fc.constantFrom('', 'sip'),
       onePacket: isUdp ? fc.boolean() : fc.constant(false),
+      localAddresses: fc.uniqueArray(isIpv6(of) ? ipv6 : ipv4, { maxLength: 2 }),
+      onInterface: fc.boolean(),
+      clientAddress: fc.constantFrom(undefined, 'none' as const, 'proxy-v2' as const),
+      synProxy: fc.boolean(),
     })
-    .map(drawn => ({
+    .map(({ localAddresses, onInterface, clientAddress, synProxy, ...drawn }) => ({
       ...drawn,
       key: of,
       persistenceNetmask: drawn.persistenceTimeout === 0 ? wholeMask : drawn.persistenceNetmask,
+      ...(localAddresses.length > 0 && {
+        localAddresses: localAddresses.map(address => (onInterface ? `${address}%eth0` : address)),
+      }),
+      ...(clientAddress && isTcp && { clientAddress }),
+      ...(synProxy && isTcp && { synProxy }),
     }));
 }
 
@@ -117,14 +127,18 @@ test('save and restore', () => {
       const first = new TableServer();
       for (const each of services) {
         first.addService(each.service);
-        for (const own of each.servers) first.addDestination(each.service.key, own);
+        for (const own of each.servers) {
+          const isProxied = own.method === 'masq' || own.method === 'fullnat';
+          if (each.service.onePacket && own.method === 'fullnat') continue;
+          if (!each.service.synProxy || isProxied) first.addDestination(each.service.key, own);
+        }
       }
-      const saved = runIpvsadm(['-S', '-n'], '', first, NO_NAMES).stdout;
+      const saved = runIpvsadm(['-S', '-n', '--complete'], '', first, NO_NAMES).stdout;
       const second = new TableServer();
       assert.deepEqual(runIpvsadm(['-R'], saved, second, NO_NAMES), { status: 0, stdout: '', stderr: '' });
       assert.deepEqual(contents(second), contents(first));
       // ipvsadm's order is not transitive, hence not always the same.
-      const savedAgain = runIpvsadm(['-S', '-n'], '', second, NO_NAMES).stdout;
+      const savedAgain = runIpvsadm(['-S', '-n', '--complete'], '', second, NO_NAMES).stdout;
       assert.deepEqual(savedAgain.split('\n').sort(), saved.split('\n').sort());
     }),
     { numRuns: 150 },
@@ -151,6 +165,11 @@ test('no command line makes it throw', () => {
       '-w',
       '-n',
       '-i',
+      '-P',
+      '-G',
+      '-z',
+      '-j',
+      'enable',
     ),
   );
   fc.assert(

@@ -1,12 +1,21 @@
 /** Runs one `ipvsadm` command line on a virtual server. */
-import { IpvsError, type VirtualServer } from '../ipvs/specification.ts';
+import {
+  IpvsError,
+  type ServiceKey,
+  type ServiceSpecification,
+  type ServiceStatus,
+  serviceKeyText,
+  type VirtualServer,
+} from '../ipvs/specification.ts';
+import { Exit, OptionError } from './exit.ts';
 import { listConnections } from './listing/connections.ts';
+import { listLocalAddresses } from './listing/local-addresses.ts';
 import { listAllServices, listOneService, saveServices } from './listing/services.ts';
 import { listDaemons, listTimeouts } from './listing/settings.ts';
 import { errorMessage } from './messages.ts';
 import type { NameService } from './names.ts';
 import { type CommandName, LEGALITY, OPTIONS } from './options.ts';
-import { type Command, Exit, OptionError, PLAIN_FORMAT, parseCommand, tryHelp } from './parse.ts';
+import { type Command, PLAIN_FORMAT, parseCommand, tryHelp } from './parse.ts';
 import { PoptReader } from './popt.ts';
 import { splitRestoreInput } from './restore.ts';
 
@@ -42,7 +51,7 @@ export function isListing(words: readonly string[]): boolean {
 }
 
 const CHANGING: ReadonlySet<string> = new Set(
-  (Object.keys(LEGALITY) as CommandName[]).filter(name => name !== 'list' && name !== 'save'),
+  (Object.keys(LEGALITY) as CommandName[]).filter(name => !['list', 'save', 'get-laddr'].includes(name)),
 );
 
 function parseLine(words: readonly string[], names: NameService): Command | Exit | OptionError {
@@ -107,7 +116,7 @@ class Run {
       this.status = 0;
     } catch (error) {
       if (!(error instanceof IpvsError)) throw error;
-      this.#refuse(255, errorMessage(command.name, error.code));
+      this.#refuse(255, error.isOwn ? error.message : errorMessage(command.name, error.code));
     }
     return true;
   }
@@ -125,7 +134,7 @@ function perform(command: Command, target: VirtualServer, names: NameService): s
       target.addService(command.service);
       break;
     case 'edit-service':
-      target.editService(command.service);
+      target.editService(withKept(command.service, target));
       break;
     case 'delete-service':
       target.deleteService(command.service);
@@ -145,6 +154,14 @@ function perform(command: Command, target: VirtualServer, names: NameService): s
     case 'zero':
       target.zero(command.service);
       break;
+    case 'add-laddr':
+      target.addLocalAddress(command.service, command.address, command.interfaceName || undefined);
+      break;
+    case 'del-laddr':
+      deleteLocalAddress(command, target);
+      break;
+    case 'get-laddr':
+      return listLocalAddresses(localAddressServices(command.service, target), names);
     case 'set':
       target.setTimeouts(command.timeouts);
       break;
@@ -176,4 +193,33 @@ function perform(command: Command, target: VirtualServer, names: NameService): s
       throw new Error('a restore has its lines run one by one');
   }
   return '';
+}
+
+/** An edit replaces what upstream's ipvsadm knows, and keeps of the rest what it does not name. */
+function withKept(service: ServiceSpecification, target: VirtualServer): ServiceSpecification {
+  const { synProxy, clientAddress } = target.service(service.key) ?? {};
+  return {
+    ...(synProxy !== undefined && { synProxy }),
+    ...(clientAddress !== undefined && { clientAddress }),
+    ...service,
+  };
+}
+
+/** Deletes a local address; with an interface only if it is meant for that. */
+function deleteLocalAddress(
+  { service, address, interfaceName }: Extract<Command, { name: 'add-laddr' | 'del-laddr' }>,
+  target: VirtualServer,
+): void {
+  const local = target.service(service)?.localAddressUse?.find(each => each.address === address);
+  if (interfaceName !== '' && local && local.interfaceName !== interfaceName) {
+    throw new IpvsError('ENOENT', `local address ${address} is not meant for ${interfaceName}`);
+  }
+  target.deleteLocalAddress(service, address);
+}
+
+function localAddressServices(key: ServiceKey | undefined, target: VirtualServer): ServiceStatus[] {
+  if (key === undefined) return target.services();
+  const service = target.service(key);
+  if (!service) throw new IpvsError('ESRCH', `no service ${serviceKeyText(key)}`);
+  return [service];
 }

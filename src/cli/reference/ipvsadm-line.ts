@@ -5,7 +5,7 @@ import {
   OPTION_DESCRIPTIONS,
   type OptionDescription,
 } from '../../ipvsadm/option-descriptions.ts';
-import { OPTIONS, type OptionTag } from '../../ipvsadm/options.ts';
+import { DOCUMENTED_OPTIONS, type OptionTag } from '../../ipvsadm/options.ts';
 import { type CommandLine, type Completion, completionOf, type OptionLine } from './command-line.ts';
 
 const SCHEDULER_FLAGS = ['sh-fallback', 'sh-port', 'mh-fallback', 'mh-port'];
@@ -21,7 +21,7 @@ function completion(tag: OptionTag, value: string): Completion {
 /** The options that say what to do (`commands`), or those that go with them. */
 export function ipvsadmOptions(which: 'commands' | 'options'): OptionLine[] {
   const isCommand = (tag: OptionTag): boolean => tag in COMMAND_DESCRIPTIONS;
-  const lines = OPTIONS.filter(({ tag }) => isCommand(tag) === (which === 'commands')).map(
+  const lines = DOCUMENTED_OPTIONS.filter(({ tag }) => isCommand(tag) === (which === 'commands')).map(
     ({ tag, long, short, argument }): OptionLine => {
       const { text, value = '' }: OptionDescription = { ...COMMAND_DESCRIPTIONS, ...OPTION_DESCRIPTIONS }[
         tag as keyof typeof COMMAND_DESCRIPTIONS | keyof typeof OPTION_DESCRIPTIONS

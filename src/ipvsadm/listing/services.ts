@@ -89,12 +89,32 @@ function serviceRules(service: ServiceStatus, format: ListFormat, names: NameSer
   if (service.schedulerFlags !== 0) {
     text += ` -b ${schedulerFlagNames(service.scheduler, service.schedulerFlags)}`;
   }
-  text += '\n';
+  if (service.synProxy) text += ' -j enable';
+  if (service.clientAddress !== undefined) text += ` --client-address ${service.clientAddress}`;
+  text += `\n${localAddressRules(service, name)}`;
   for (const server of orderedServers(service, format)) {
     const endpoint = endpointText(server.address, server.port, protocolOf(service), format.numeric, names);
-    text += `-a ${name} -r ${endpoint} ${METHOD_OPTIONS[server.method]} -w ${server.weight}${tunnelOptions(server)}\n`;
+    text += `-a ${name} -r ${endpoint} ${METHOD_OPTIONS[server.method]} -w ${server.weight}${tunnelOptions(server)}${thresholdOptions(server, format)}\n`;
   }
   return text;
+}
+
+function localAddressRules({ localAddresses = [] }: ServiceStatus, service: string): string {
+  return localAddresses
+    .map(text => {
+      const [address, interfaceName] = text.split('%');
+      return `-P ${service} -z ${address}${interfaceName === undefined ? '' : ` -F ${interfaceName}`}\n`;
+    })
+    .join('');
+}
+
+/** ipvsadm 1.31 does not save thresholds; with FULLNAT, which it does not know, there is nothing to be the same as. */
+function thresholdOptions(
+  { method, upperThreshold, lowerThreshold }: DestinationStatus,
+  { complete }: ListFormat,
+): string {
+  if (upperThreshold === 0 && lowerThreshold === 0) return '';
+  return complete || method === 'fullnat' ? ` -x ${upperThreshold} -y ${lowerThreshold}` : '';
 }
 
 const METHOD_OPTIONS = { masq: '-m', gate: '-g', tunnel: '-i', fullnat: '-b' } as const;
