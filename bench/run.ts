@@ -5,6 +5,7 @@
  */
 import { parseArgs } from 'node:util';
 import { directorBenchmark } from './director.ts';
+import { ipvsadmBenchmark } from './ipvsadm.ts';
 import { pathBenchmark } from './path.ts';
 import { stateBenchmark } from './state.ts';
 import { type Selection, xdpBenchmark } from './xdp.ts';
@@ -34,6 +35,7 @@ const benchmarks: ReadonlyMap<string, (file?: string) => void | Promise<void>> =
   ['xdp', (file?: string) => xdpBenchmark(selection, file)],
   ['path', pathBenchmark],
   ['state', stateBenchmark],
+  ['ipvsadm', ipvsadmBenchmark],
 ]);
 
 const chosen = new Map(
