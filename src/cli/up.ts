@@ -1,10 +1,11 @@
 /** `dirigo up`: the daemon, in the foreground. */
 import { type Command, Option } from 'commander';
 import type { DatapathKind } from '../datapath/datapath.ts';
+import { type ApiOptions, accessOptions, addApiOptions } from './api-options.ts';
 import { orFail } from './failure.ts';
 import { addXdpOptions, type XdpOptions, xdpRequest } from './xdp-options.ts';
 
-interface UpOptions extends XdpOptions {
+interface UpOptions extends XdpOptions, ApiOptions {
   datapath: DatapathKind;
   interface: string[];
   /** Undefined: the default of the data path; false: nowhere. */
@@ -42,7 +43,8 @@ export function addUp(program: Command): void {
         .argParser((value: string, before: string[]) => [...before, value])
         .default([], 'virtual: eth0=10.0.0.1/24,10.0.0.3/32,2001:db8::1/64'),
     );
-  addXdpOptions(command)
+  addXdpOptions(command);
+  addApiOptions(command)
     .addOption(
       new Option(
         '--state <folder>',
@@ -74,6 +76,13 @@ async function up(options: UpOptions): Promise<void> {
   const { DEFAULT_SOCKET, socketPath } = await import('../control/socket-path.ts');
   const { Supervisor } = await import('../control/supervisor.ts');
   const { successor } = await import('./successor.ts');
+  const { Log } = await import('../control/log.ts');
+  const { readAccess } = await import('../control/access.ts');
+  const { logLevel: level, logFormat: format } = options;
+  const log = new Log({ level, ...(format !== undefined && { format }) });
+  // Who reads the log may go away before the daemon does.
+  process.stderr.on('error', () => {});
+  const access = readAccess(accessOptions(options));
   const request = {
     kind: options.datapath,
     interfaces: options.interface,
@@ -93,6 +102,8 @@ async function up(options: UpOptions): Promise<void> {
     socket,
     openDatapath: () => openDatapath(request),
     successor,
+    access,
+    log,
     ...(stateFolder === undefined ? {} : { stateFolder }),
   });
   const stop = (): void => {
@@ -105,7 +116,7 @@ async function up(options: UpOptions): Promise<void> {
     // The terminal that it was started in has gone, and with it whoever would end it.
     if (process.stdin.isTTY) stop();
     else {
-      daemon.reload().catch((error: Error) => console.error(`dirigo: not reloaded: ${error.message}`));
+      daemon.reload().catch((error: Error) => log.error('not reloaded', { reason: error.message }));
     }
   });
   daemon.onReload = () => supervisor.reloading();

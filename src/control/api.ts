@@ -5,7 +5,10 @@
 import type { Datapath } from '../datapath/datapath.ts';
 import type { Configuration } from './configuration.ts';
 import { Events } from './events.ts';
+import type { Log } from './log.ts';
 import type { SystemNames } from './names.ts';
+import { peerText } from './peer.ts';
+import { requester } from './requester.ts';
 import { type ApiAnswer, type ApiRequest, Router } from './router.ts';
 import { connectionRoutes } from './routes/connections.ts';
 import { descriptionRoutes } from './routes/description.ts';
@@ -17,12 +20,16 @@ import { serviceRoutes } from './routes/services.ts';
 import { settingRoutes } from './routes/settings.ts';
 import { stateRoutes } from './routes/state.ts';
 import { statusRoutes } from './routes/status.ts';
+import { timeoutRoutes } from './routes/timeouts.ts';
 
 export interface ApiOptions extends DaemonEnd {
   datapath: Datapath;
   names: SystemNames;
   version: string;
   configuration: Configuration;
+  log: Log;
+  /** Where TCP is served; undefined: nowhere. */
+  listen(): string | undefined;
   /** Default: of its own. */
   events?: Events;
 }
@@ -33,13 +40,15 @@ export class Api {
   readonly #router: Router;
 
   constructor(options: ApiOptions) {
-    const { datapath, names, version, configuration, events } = options;
+    const { datapath, names, version, configuration, log, events } = options;
     this.events = events ?? new Events();
     const environment: RouteEnvironment = {
       datapath,
       configuration,
       names,
       version,
+      log,
+      listen: options.listen,
       events: this.events,
       startedAt: new Date().toISOString(),
     };
@@ -49,6 +58,7 @@ export class Api {
       ...connectionRoutes(environment),
       ...settingRoutes(environment),
       ...stateRoutes(environment),
+      ...timeoutRoutes(environment),
       ...ipvsadmRoutes(environment),
       ...eventRoutes(this.events),
       ...endRoutes(environment, options),
@@ -56,13 +66,16 @@ export class Api {
     this.#router = new Router(
       [...routes, ...descriptionRoutes(routes, version)],
       (error, { method, target }) => {
-        const reason = error instanceof Error ? error.message : String(error);
-        console.error(`dirigo: ${method} ${target} failed: ${reason}`);
+        const reason = error instanceof Error ? (error.stack ?? error.message) : String(error);
+        log.error('request failed', { method, target, reason });
       },
     );
-    configuration.observe(({ revision: { number, cause }, changes }) =>
-      this.events.publish('change', { revision: number, cause, changes }),
-    );
+    configuration.observe(({ revision: { number, cause }, changes }) => {
+      const peer = requester();
+      const by = peer ? peerText(peer) : 'the daemon';
+      log.info('changed', { by, revision: number, cause, changes: changes.length });
+      this.events.publish('change', { revision: number, cause, by, changes });
+    });
   }
 
   /** Never rejects: what goes wrong is an answer with `{error}`. */

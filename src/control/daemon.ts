@@ -3,11 +3,16 @@
 import { readFileSync } from 'node:fs';
 import type { Server } from 'node:http';
 import type { Datapath } from '../datapath/datapath.ts';
+import type { Access, TcpAccess } from './access.ts';
+import { localAdmission, tokenAdmission } from './admission.ts';
 import { Api } from './api.ts';
 import { Configuration } from './configuration.ts';
 import { announceSuccessor, endHandover } from './handover.ts';
 import { createApiServer } from './http-server.ts';
+import { Log } from './log.ts';
 import { SystemNames } from './names.ts';
+import { peerText } from './peer.ts';
+import { requester } from './requester.ts';
 import type { ShutdownOptions } from './routes/end.ts';
 import { listenPrivately, lockSocket, type SocketLock } from './socket.ts';
 import { StateFolder } from './state-folder.ts';
@@ -23,7 +28,14 @@ export interface DaemonOptions {
   names?: SystemNames;
   /** What begins after this one when it is asked to reload; without it, it cannot be. */
   successor?: Successor;
+  /** Beside the owner's. */
+  access?: Access;
+  /** Default: errors only, to standard error. */
+  log?: Log;
 }
+
+/** Limits of TCP, where it is not the kernel that says who asks. */
+const TCP_LIMITS = { connections: 64, requests: { rate: 200, burst: 400 } };
 
 export interface Successor {
   /** @throws Error that says why it could not begin */
@@ -39,6 +51,9 @@ export class Daemon {
   onReload: () => void = () => {};
   readonly #configuration: Configuration;
   readonly #server: Server;
+  readonly #tcpServer: Server | undefined;
+  readonly #api: Api;
+  readonly #log: Log;
   readonly #lock: SocketLock;
   readonly #successor: Successor | undefined;
   #stopping: Promise<void> | undefined;
@@ -55,8 +70,12 @@ export class Daemon {
     this.#lock = lock;
     this.#configuration = configuration;
     this.#successor = options.successor;
-    const api = new Api({
+    this.#log = options.log ?? new Log({ level: 'error' });
+    const log = this.#log;
+    this.#api = new Api({
       datapath,
+      log,
+      listen: () => this.listen,
       configuration,
       names: options.names ?? new SystemNames(),
       version: packageVersion(),
@@ -67,7 +86,18 @@ export class Daemon {
         setImmediate(() => void this.#beginAnew());
       },
     });
-    this.#server = createApiServer(api);
+    const { gid, tcp } = options.access ?? {};
+    const api = this.#api;
+    this.#server = createApiServer({ api, log, admission: localAdmission(gid) });
+    if (tcp) {
+      this.#tcpServer = createApiServer({
+        api,
+        log,
+        admission: tokenAdmission(tcp.token),
+        limits: TCP_LIMITS,
+        ...(tcp.tls && { tls: tcp.tls }),
+      });
+    }
   }
 
   /**
@@ -84,8 +114,20 @@ export class Daemon {
       configuration.restore();
       await datapath.start();
       const daemon = new Daemon(options, lock, datapath, configuration);
-      await listenPrivately(daemon.#server, options.socket);
+      const { gid, tcp } = options.access ?? {};
+      if (tcp && daemon.#tcpServer) await listenOnTcp(daemon.#tcpServer, tcp);
+      await listenPrivately(daemon.#server, options.socket, gid).catch((error: unknown) => {
+        daemon.#tcpServer?.close();
+        throw error;
+      });
       endHandover(options.socket);
+      daemon.#log.info('started', {
+        pid: process.pid,
+        datapath: datapath.kind,
+        socket: options.socket,
+        ...(tcp && { listen: daemon.listen, tls: tcp.tls !== undefined }),
+        revision: configuration.revision,
+      });
       return daemon;
     } catch (error) {
       endHandover(options.socket);
@@ -94,6 +136,13 @@ export class Daemon {
       lock.release();
       throw error;
     }
+  }
+
+  /** Address and port of TCP, `127.0.0.1:8080`; undefined without. */
+  get listen(): string | undefined {
+    const address = this.#tcpServer?.address();
+    if (!address || typeof address === 'string') return undefined;
+    return `${address.family === 'IPv6' ? `[${address.address}]` : address.address}:${address.port}`;
   }
 
   /** Settles when the daemon has stopped, whoever stopped it. */
@@ -134,19 +183,46 @@ export class Daemon {
 
   async #stop(options: ShutdownOptions): Promise<void> {
     if (options.successor) announceSuccessor(this.socket);
-    const closed = new Promise(resolve => this.#server.close(resolve));
-    this.#server.closeIdleConnections();
-    // A client that neither asks nor leaves must not keep the daemon.
-    const patience = setTimeout(() => this.#server.closeAllConnections(), 1000);
-    await closed;
-    clearTimeout(patience);
+    this.#log.info('stopping', {
+      by: byWhom(),
+      remove: options.remove,
+      successor: options.successor === true,
+    });
+    this.#api.events.publish('daemon', { state: 'stopping', successor: options.successor === true });
+    this.#api.events.close();
+    await Promise.all([this.#server, this.#tcpServer].map(server => server && closed(server)));
     try {
       await this.#configuration.close();
       await this.datapath.stop(options);
     } finally {
       this.#lock.release();
+      this.#log.close();
     }
   }
+}
+
+function byWhom(): string {
+  const peer = requester();
+  return peer ? peerText(peer) : 'a signal or the program itself';
+}
+
+/** Ends a server; requests under way have a moment to finish. */
+async function closed(server: Server): Promise<void> {
+  const end = new Promise(resolve => server.close(resolve));
+  server.closeIdleConnections();
+  // A client that neither asks nor leaves must not keep the daemon.
+  const patience = setTimeout(() => server.closeAllConnections(), 1000);
+  await end;
+  clearTimeout(patience);
+}
+
+function listenOnTcp(server: Server, { host, port }: TcpAccess): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', (error: NodeJS.ErrnoException) =>
+      reject(new Error(`cannot listen on ${host} port ${port}: ${error.message}`)),
+    );
+    server.listen(port, host, resolve);
+  });
 }
 
 function packageVersion(): string {

@@ -27,6 +27,13 @@ export interface DaemonEvent {
   text: string;
 }
 
+/** Its functions must not throw. */
+export interface EventListener {
+  heard(event: DaemonEvent): void;
+  /** No more events come. */
+  ended(): void;
+}
+
 export interface EventsOptions {
   /** Events that are kept at most, and the letters of their data. */
   capacity?: number;
@@ -49,7 +56,8 @@ export class Events {
   readonly #kept: DaemonEvent[] = [];
   #letters = 0;
   #last = 0;
-  readonly #listeners = new Set<(event: DaemonEvent) => void>();
+  readonly #listeners = new Set<EventListener>();
+  #isClosed = false;
 
   constructor(options: EventsOptions = {}) {
     this.#capacity = options.capacity ?? CAPACITY;
@@ -86,13 +94,22 @@ export class Events {
     ) {
       this.#letters -= this.#kept.shift()?.text.length ?? 0;
     }
-    for (const listener of this.#listeners) listener(event);
+    for (const { heard } of this.#listeners) heard(event);
   }
 
-  /** Has `listener` told of every event from now on; it must not throw. Returns what ends it. */
-  subscribe(listener: (event: DaemonEvent) => void): () => void {
-    this.#listeners.add(listener);
+  /** Has `listener` told of every event from now on. Returns what ends it. */
+  subscribe(listener: EventListener): () => void {
+    if (this.#isClosed) listener.ended();
+    else this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
+  }
+
+  /** No events come any more; whoever listens is told so. */
+  close(): void {
+    this.#isClosed = true;
+    const listeners = [...this.#listeners];
+    this.#listeners.clear();
+    for (const { ended } of listeners) ended();
   }
 
   idOf({ number }: Pick<DaemonEvent, 'number'>): string {

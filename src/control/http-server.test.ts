@@ -8,7 +8,7 @@ import { VirtualDatapath } from '../datapath/virtual.ts';
 import type { ServiceStatus } from '../ipvs/specification.ts';
 import { temporaryFolder } from './daemon.fixture.ts';
 import { Daemon } from './daemon.ts';
-import { BODY_LIMIT } from './http-server.ts';
+import { HTTP_LIMITS } from './http-server.ts';
 import { SystemNames } from './names.ts';
 import { request } from './request.ts';
 
@@ -56,9 +56,9 @@ test('what is no HTTP is refused with the reason', async context => {
 test('bodies that are too large', async context => {
   const path = await start(context);
   const head = 'POST /ipvsadm HTTP/1.1\r\nHost: x\r\n';
-  const announced = await sendRaw(path, `${head}Content-Length: ${BODY_LIMIT + 1}\r\n\r\n`);
+  const announced = await sendRaw(path, `${head}Content-Length: ${HTTP_LIMITS.body + 1}\r\n\r\n`);
   assert.match(announced, /^HTTP\/1\.1 413 .*\{"error":"the body is larger than 33554432 bytes"\}\n$/s);
-  const sent = await request(path, 'POST', '/ipvsadm', { argv: ['-R'], stdin: 'x'.repeat(BODY_LIMIT) });
+  const sent = await request(path, 'POST', '/ipvsadm', { argv: ['-R'], stdin: 'x'.repeat(HTTP_LIMITS.body) });
   assert.equal(sent.status, 413);
   // Without a length beforehand, the bytes are counted as they come.
   const chunk = `1000000\r\n${'x'.repeat(0x1000000)}\r\n`;

@@ -5,10 +5,18 @@ export class RequestRefused extends Error {
   readonly status: number;
   /** Which field of the body or parameter is wrong. */
   readonly field: string | undefined;
+  /** That go out with the answer. */
+  readonly headers: Readonly<Record<string, string>>;
 
-  constructor(status: number, message: string, field?: string) {
+  constructor(
+    status: number,
+    message: string,
+    field?: string,
+    headers: Readonly<Record<string, string>> = {},
+  ) {
     super(message);
     this.status = status;
     this.field = field;
+    this.headers = headers;
   }
 }

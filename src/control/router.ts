@@ -89,19 +89,9 @@ export class Router {
       const route = template.routes.get(method);
       if (route) return { route, given };
       const methods = [...template.routes.keys()].join(', ');
-      throw new MethodRefused(`${path} takes ${methods}, not ${method}`, methods);
+      throw new RequestRefused(405, `${path} takes ${methods}, not ${method}`, undefined, { Allow: methods });
     }
     throw new RequestRefused(404, `no such path: ${path} (GET /openapi.json describes those there are)`);
-  }
-}
-
-/** The path has no such method; HTTP wants to be told which it has. */
-class MethodRefused extends RequestRefused {
-  readonly methods: string;
-
-  constructor(message: string, methods: string) {
-    super(405, message);
-    this.methods = methods;
   }
 }
 
@@ -206,10 +196,10 @@ function refusalOf(error: unknown): RequestRefused | undefined {
 }
 
 function refusalAnswer(refusal: RequestRefused, code: IpvsErrorCode | undefined): ApiAnswer {
-  const { status, message, field } = refusal;
+  const { status, message, field, headers } = refusal;
   return {
     status,
-    headers: refusal instanceof MethodRefused ? { Allow: refusal.methods } : {},
+    headers,
     body: {
       error: message,
       ...(field !== undefined && { field }),

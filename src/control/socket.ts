@@ -2,10 +2,11 @@
  * The control socket, and the rule that one daemon holds it. A lock that dies with its holder (a socket in the abstract
  * namespace) tells a live daemon from one that was killed and left its socket behind.
  */
-import { lstatSync, mkdirSync, rmdirSync, rmSync } from 'node:fs';
+import { chmodSync, chownSync, lstatSync, mkdirSync, rmdirSync, rmSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
 import { dirname, resolve } from 'node:path';
 import { requestOnce } from './request.ts';
+import { DEFAULT_SOCKET } from './socket-path.ts';
 
 /** Keeps other daemons from the socket of this path until closed. */
 export interface SocketLock {
@@ -60,14 +61,32 @@ function removeIfEmpty(folder: string): void {
   }
 }
 
-/** Listens on the path, which only this user may then open. */
-export async function listenPrivately(server: Server, path: string): Promise<void> {
+/**
+ * Listens on the path, which only this user may then open.
+ * @param gid members of this group may, too
+ * @throws Error
+ */
+export async function listenPrivately(server: Server, path: string, gid?: number): Promise<void> {
   // The mode counts from the first moment on: the socket is made while listen() runs.
   const before = process.umask(0o177);
   try {
     await listening(server, path, () => process.umask(before));
   } finally {
     process.umask(before);
+  }
+  if (gid === undefined) return;
+  const owner = process.geteuid?.() ?? 0;
+  try {
+    chownSync(path, owner, gid);
+    chmodSync(path, 0o660);
+    // The folder is ours alone as well; others are their makers' business.
+    if (path === DEFAULT_SOCKET) {
+      chownSync(dirname(path), owner, gid);
+      chmodSync(dirname(path), 0o710);
+    }
+  } catch (error) {
+    server.close();
+    throw new Error(`${path} cannot be given to group ${gid}: ${(error as Error).message}`);
   }
 }
 

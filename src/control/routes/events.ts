@@ -73,7 +73,7 @@ function follow(
       client.write(`id: ${events.run}-${events.last}\nevent: missed\ndata: ${data}\n\n`);
     }
   }
-  const end = events.subscribe(send);
+  const end = events.subscribe({ heard: send, ended: () => client.end() });
   const alive = setInterval(() => client.write(': alive\n\n'), KEEP_ALIVE);
   client.gone.addEventListener('abort', () => {
     clearInterval(alive);

@@ -1,6 +1,7 @@
 /** The command `ipvsadm`, as the program of that name sends it. */
 import { type IpvsadmResult, isListing, runIpvsadm } from '../../ipvsadm/run.ts';
 import { withNames } from '../names.ts';
+import { peerText } from '../peer.ts';
 import { list, object, optional, text, wholeNumber } from '../schema.ts';
 import { type Route, type RouteEnvironment, route, serverOf } from './route.ts';
 
@@ -8,7 +9,7 @@ import { type Route, type RouteEnvironment, route, serverOf } from './route.ts';
 const LONGEST_INPUT = 32 * 1024 * 1024;
 
 export function ipvsadmRoutes(environment: RouteEnvironment): Route[] {
-  const { configuration, names } = environment;
+  const { configuration, names, log } = environment;
   return [
     route({
       method: 'POST',
@@ -30,12 +31,19 @@ export function ipvsadmRoutes(environment: RouteEnvironment): Route[] {
         },
         { title: 'CommandResult', description: 'What the command printed and returned.' },
       ),
-      handle: ({ body: { argv, stdin = '' } }) => {
+      handle: async ({ body: { argv, stdin = '' }, peer }) => {
         if (isListing(argv)) return listing(environment, argv);
-        return configuration.edit(['ipvsadm', ...argv].join(' '), () => {
+        const command = ['ipvsadm', ...argv].join(' ');
+        const before = configuration.revision;
+        const result = await configuration.edit(command, () => {
           names.refresh();
           return withNames(names, () => runIpvsadm(argv, stdin, serverOf(environment), names));
         });
+        // Changes are logged as such; this is what changed nothing: refused, or counters zeroed.
+        if (configuration.revision === before) {
+          log.info('ran', { by: peerText(peer), command, status: result.status });
+        }
+        return result;
       },
     }),
   ];

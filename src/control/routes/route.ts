@@ -7,6 +7,7 @@ import type { Director } from '../../ipvs/director.ts';
 import type { VirtualServer } from '../../ipvs/specification.ts';
 import type { Configuration } from '../configuration.ts';
 import type { Events } from '../events.ts';
+import type { Log } from '../log.ts';
 import type { SystemNames } from '../names.ts';
 import type { Peer } from '../peer.ts';
 import type { JsonSchema, ObjectOf, Optional, Schema } from '../schema.ts';
@@ -140,9 +141,12 @@ export interface RouteEnvironment {
   names: SystemNames;
   /** Where changes are told. */
   events: Events;
+  log: Log;
   version: string;
   /** ISO 8601. */
   startedAt: string;
+  /** Where TCP is served; undefined: nowhere. */
+  listen(): string | undefined;
 }
 
 /** The virtual server, at the present time. */

@@ -14,6 +14,8 @@ export interface DaemonStatus {
   connections: number;
   /** Where the desired state is kept; null: nowhere. */
   state: string | null;
+  /** Where TCP is served, `127.0.0.1:8080`; null: nowhere. */
+  listen: string | null;
   datapath: { kind: string } & DatapathStatus;
 }
 
@@ -34,6 +36,7 @@ export function daemonStatus(environment: RouteEnvironment): DaemonStatus {
     destinations,
     connections: connections.size,
     state: configuration.path,
+    listen: environment.listen() ?? null,
     datapath: { ...datapath.status(), kind: datapath.kind },
   };
 }
@@ -53,6 +56,7 @@ export function statusRoutes(environment: RouteEnvironment): Route[] {
           destinations: count(),
           connections: count({ description: 'Connections and persistence templates in the table.' }),
           state: nullable(text(), { description: 'Where the desired state is kept; null: nowhere.' }),
+          listen: nullable(text(), { description: 'Where TCP is served, `127.0.0.1:8080`; null: nowhere.' }),
           datapath: anything({ description: 'What the data path says of itself; `kind` is always there.' }),
         },
         { title: 'Status' },
