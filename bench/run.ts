@@ -4,6 +4,7 @@
  * few repeats says enough: `npm run bench -- xdp --only DR --flows 1,10000 --runs 5 --object other.bpf.o`.
  */
 import { parseArgs } from 'node:util';
+import { captureBenchmark } from './capture.ts';
 import { directorBenchmark } from './director.ts';
 import { ipvsadmBenchmark } from './ipvsadm.ts';
 import { pathBenchmark } from './path.ts';
@@ -34,6 +35,7 @@ const benchmarks: ReadonlyMap<string, (file?: string) => void | Promise<void>> =
   ['director', directorBenchmark],
   ['xdp', (file?: string) => xdpBenchmark(selection, file)],
   ['path', pathBenchmark],
+  ['capture', captureBenchmark],
   ['state', stateBenchmark],
   ['ipvsadm', ipvsadmBenchmark],
 ]);

@@ -110,7 +110,7 @@ export interface Figure {
 }
 
 /** A director with its program, and flows through them. */
-class Rig {
+export class Rig {
   readonly bed: TestBed;
   readonly generator: FlowGenerator;
   readonly setting: Setting;
@@ -259,10 +259,15 @@ class Rig {
   }
 
   /** Undefined if the program leaves such packets to the director. */
-  measure(shape: FrameShape, flows: FlowList, packets: number): Figure | undefined {
+  measure(
+    shape: FrameShape,
+    flows: FlowList,
+    packets: number,
+    program = this.bed.fastPath.program,
+  ): Figure | undefined {
     const visited = inOtherOrder(flows);
     if (!this.handles(shape, visited)) return undefined;
-    const { generator, bed } = this;
+    const { generator } = this;
     generator.shape(shape);
     generator.setFlows(visited);
     const floors: number[] = [];
@@ -272,7 +277,7 @@ class Rig {
     const runs = selection.runs * (packets < MILLION ? SHORT_RUNS : 1);
     for (let run = 0; run < runs; run++) {
       floors.push(generator.floor(packets, INTERFACE, restores));
-      grosses.push(generator.gross(bed.fastPath.program, packets, INTERFACE));
+      grosses.push(generator.gross(program, packets, INTERFACE));
     }
     return figureOf(floors, grosses);
   }
@@ -331,7 +336,7 @@ function figureOf(floors: number[], grosses: number[]): Figure {
 }
 
 /** Flows from clients, 64 ports each, to port 80. `first`: where they begin, for others than those before. */
-function clientFlows(count: number, first = 0): FlowList {
+export function clientFlows(count: number, first = 0): FlowList {
   const addresses = new Uint32Array(count);
   const ports = new Uint32Array(count);
   for (let index = 0; index < count; index++) {
@@ -368,7 +373,11 @@ function swap32(value: number): number {
 }
 
 /** Sets up tables of the size a setting needs and hands them to `action`. */
-function withRig<Result>(part: Partial<Setting>, action: (rig: Rig) => Result, flows = MILLION): Result {
+export function withRig<Result>(
+  part: Partial<Setting>,
+  action: (rig: Rig) => Result,
+  flows = MILLION,
+): Result {
   const setting = { ...DEFAULT, ...part };
   const options = {
     interfaces: [{ name: 'eth0', index: INTERFACE, mac: DIRECTOR_MAC }],

@@ -47,14 +47,15 @@ struct tap {
 	/* The pace of this CPU. */
 	__u64 window;
 	__u32 taken;
-	__u32 unused;
+	__u32 looked;
 	struct sighting before;
 	struct sighting after;
 };
 
 struct tap_limits {
-	/* Frames a window and CPU. */
+	/* Frames that are kept and that are looked at, each a window and CPU. */
 	__u32 frames;
+	__u32 looks;
 	/* Ticks a window. */
 	__u32 window;
 	/* Most bytes of a frame, at most TAP_KEPT. */
@@ -62,7 +63,7 @@ struct tap_limits {
 };
 
 /* Written before the program is loaded. */
-volatile const struct tap_limits tap_limits SEC(".rodata.tap") = { 1, 1, TAP_KEPT };
+volatile const struct tap_limits tap_limits SEC(".rodata.tap") = { 1, 1, 1, TAP_KEPT };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -109,8 +110,9 @@ static __always_inline int tap_is_over_limit(struct tap *tap)
 	if (now - tap->window >= tap_limits.window) {
 		tap->window = now;
 		tap->taken = 0;
+		tap->looked = 0;
 	}
-	return tap->taken >= tap_limits.frames;
+	return tap->taken >= tap_limits.frames || tap->looked >= tap_limits.looks;
 }
 
 static __always_inline void tap_see(struct xdp_md *ctx, struct sighting *seen)
@@ -169,6 +171,7 @@ static __noinline int tap_before(struct xdp_md *ctx)
 		return 0;
 	}
 	tap->is_watched = 1;
+	tap->looked++;
 	tap_see(ctx, &tap->before);
 	tap->is_match = tap_matches(&tap->before);
 	for (__u32 reason = 0; reason < REASONS; reason++)

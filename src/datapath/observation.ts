@@ -10,8 +10,10 @@ export interface ObservationOptions {
   filter: string;
   /** Interfaces by which the frames come in; undefined: all. */
   interfaces?: readonly string[];
-  /** Most frames a second, of each CPU and of the director; those over it are counted only. */
+  /** Most frames a second that are shown, of each CPU and of the director; those over it are counted only. */
   limit: number;
+  /** Most frames a second that are looked at on each CPU. */
+  looks: number;
   /** Most bytes of a frame, 1..262144. */
   snapshotLength: number;
 }
@@ -117,10 +119,12 @@ export class Arrivals {
     }
   }
 
-  /** All that the frame led to has happened. */
-  end(): void {
+  /** All that the frame led to has happened. @param outcome what became of it */
+  end(outcome: () => string): void {
     if (!this.#isOpen) return;
     this.#isOpen = false;
+    const came = this.#frames[0] as CapturedFrame;
+    came.comment = `${came.comment}\n  outcome: ${outcome()}`;
     if (this.#frames.some(frame => this.#filter.matches(frame.bytes, frame.length))) {
       this.#pace.take();
       for (const frame of this.#frames) this.#show(frame);

@@ -360,7 +360,7 @@ export class FastPath {
    * one tap at a time.
    * @throws Error if there is one already, or the program cannot be loaded
    */
-  tap(options: Pick<ProgramTapOptions, 'filter' | 'limit' | 'snapshotLength'>): ProgramTap {
+  tap(options: Pick<ProgramTapOptions, 'filter' | 'limit' | 'looks' | 'snapshotLength'>): ProgramTap {
     if (this.#tap) throw new Error('somebody captures already: there can be one capture of the XDP program');
     const tap = new ProgramTap({
       ...options,

@@ -14,7 +14,7 @@ const FILTER_ROOM = 4096;
 const LOST_RING = 0;
 const LOST_LIMIT = 1;
 /** Byte offsets in `struct tap_limits`. */
-const Limits = { frames: 0, window: 4, bytes: 8 } as const;
+const Limits = { frames: 0, looks: 4, window: 8, bytes: 12 } as const;
 /** Byte offsets in `struct sighting`. */
 const Sighting = {
   time: 0,
@@ -41,8 +41,10 @@ export interface ProgramTapOptions {
   leaveOut: readonly string[];
   /** As libpcap compiles it; empty: every frame. */
   filter: readonly FilterInstruction[];
-  /** Most frames a second, on each CPU; what is over it is counted only. */
+  /** Most frames a second that are kept, on each CPU; when it is reached no more are looked at. */
   limit: number;
+  /** Most frames a second that the filter is tried on, on each CPU; what is over it is counted only. */
+  looks: number;
   /** Most bytes of a frame, 1..2048. */
   snapshotLength: number;
   /** Ticks of the kernel a second. */
@@ -86,7 +88,7 @@ export class ProgramTap {
 
   /** @throws Error: what the kernel lacks, or that the filter is too long for it */
   constructor(options: ProgramTapOptions) {
-    const { filter, limit, hz } = options;
+    const { filter, hz } = options;
     const bytes = new Uint8Array(readObject(options.object));
     if (filter.length > 0) {
       const code = translateFilter(filter, { room: KEPT, words: KEPT }, FILTER_ROOM);
@@ -96,7 +98,9 @@ export class ProgramTap {
     this.#object = new BpfObject(bytes, options.object);
     try {
       const limits = this.#object.data('.rodata.tap');
-      limits.setUint32(Limits.frames, Math.max(1, Math.ceil(limit / WINDOWS)), true);
+      const inWindow = (rate: number): number => Math.max(1, Math.ceil(rate / WINDOWS));
+      limits.setUint32(Limits.frames, inWindow(options.limit), true);
+      limits.setUint32(Limits.looks, inWindow(options.looks), true);
       limits.setUint32(Limits.window, Math.max(1, Math.round(hz / WINDOWS)), true);
       limits.setUint32(Limits.bytes, Math.min(options.snapshotLength, KEPT), true);
       for (const [name, map] of Object.entries(options.shared)) this.#object.reuse(name, map);

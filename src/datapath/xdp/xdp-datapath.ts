@@ -270,7 +270,7 @@ export class XdpDatapath implements Datapath {
     if (packet.protocol === Protocol.icmp) this.#configuration.refresh();
     if (verdict === Verdict.pass) this.#passToHost(packet, interfaceIndex);
     else if (verdict === Verdict.passWhole) this.#passToHost(this.director.whole, interfaceIndex);
-    this.#observer?.end();
+    this.#observer?.end(verdict);
   }
 
   /** True for a packet to none of the host's addresses; to a VIP it is directed whoever holds that, as by the program. */

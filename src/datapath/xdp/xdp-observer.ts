@@ -1,6 +1,7 @@
 /** Shows a capture what the XDP program and the director behind it do with frames. */
 import type { CapturedFrame } from '../../capture/frame.ts';
-import type { Director } from '../../ipvs/director.ts';
+import { type Director, Verdict } from '../../ipvs/director.ts';
+import { DROP_NAMES } from '../../ipvs/drops.ts';
 import type { PacketExplanation } from '../../ipvs/explain.ts';
 import { explanationText } from '../../ipvs/explanation-text.ts';
 import { Malformed } from '../../wire/malformed.ts';
@@ -40,15 +41,16 @@ export class XdpObserver implements Observation {
   #leavesBy = '';
   #number = 0;
   #losses: ObservationLosses = { overflow: 0, overLimit: 0 };
+  readonly #drops = new Float64Array(DROP_NAMES.length);
   #closed = false;
 
   /** @throws Error: the filter is wrong, or the program cannot be loaded */
   constructor(options: XdpObserverOptions) {
     this.#options = options;
     this.#arrivals = new Arrivals(options, this.#offset, options.show);
-    const { filter, limit, snapshotLength } = options;
+    const { filter, limit, looks, snapshotLength } = options;
     const compiled = filter === '' ? [] : compileFilter(filter);
-    this.#tap = options.fastPath.tap({ filter: compiled, limit, snapshotLength });
+    this.#tap = options.fastPath.tap({ filter: compiled, limit, looks, snapshotLength });
     this.#tap.start(sighting => this.#see(sighting));
   }
 
@@ -56,6 +58,7 @@ export class XdpObserver implements Observation {
   begin(packet: Packet, interfaceIndex: number): void {
     const from = nameOf(interfaceIndex);
     if (!this.#isOf(from)) return;
+    this.#drops.set(this.#options.director.drops);
     const bytes = packet.bytes.subarray(packet.start, packet.end);
     this.#arrivals.begin(bytes, from, () => this.#decision(this.#options.explain(packet, interfaceIndex)));
   }
@@ -65,8 +68,19 @@ export class XdpObserver implements Observation {
     this.#arrivals.sent(bytes.subarray(start, end), nameOf(interfaceIndex));
   }
 
-  end(): void {
-    this.#arrivals.end();
+  /** The director is done with it. */
+  end(verdict: Verdict): void {
+    this.#arrivals.end(() => {
+      if (verdict === Verdict.dropped) return `dropped${this.#dropped()}`;
+      return verdict === Verdict.taken ? 'taken' : 'left to the host';
+    });
+  }
+
+  /** The counters that rose since the frame came, in brackets. */
+  #dropped(): string {
+    const { drops } = this.#options.director;
+    const risen = DROP_NAMES.filter((_, index) => (drops[index] as number) > (this.#drops[index] as number));
+    return risen.length > 0 ? ` (${risen.join(', ')})` : '';
   }
 
   #isOf(name: string): boolean {
