@@ -27,6 +27,7 @@ export interface CaptureOptions {
   comments?: true;
   director: boolean;
   sample: number;
+  looks: number;
 }
 
 /**
@@ -76,6 +77,7 @@ async function captureLive(filter: string, options: CaptureOptions, output: Capt
     promiscuous: options.promiscuousMode,
     director: options.director,
     sample: options.sample,
+    looks: options.looks,
   });
   const stop = (): void => live.stop();
   const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;

@@ -50,6 +50,12 @@ export function addCapture(program: Command): void {
       whole(1, 1_000_000),
       1000,
     )
+    .option(
+      '--looks <number>',
+      'most frames a second that the filter is tried on in the XDP program (each CPU)',
+      whole(1, 100_000_000),
+      100_000,
+    )
     .action((words: string[], options: CaptureOptions) =>
       orFail(async () => {
         const { capture } = await import('./capture-run.ts');

@@ -14,8 +14,9 @@ export interface LiveFramesOptions {
   promiscuous: boolean;
   /** Ask the director, too, if one runs here. */
   director: boolean;
-  /** Most frames a second of the director and of each CPU's XDP program. */
+  /** Most frames a second of the director and of each CPU's XDP program: shown, and looked at. */
   sample: number;
+  looks: number;
 }
 
 /** Nanoseconds that a frame of one source may come later than one of another. */
@@ -133,7 +134,9 @@ export class LiveFrames {
     );
     const unseen = this.#director?.dropped ?? 0;
     if (unseen > 0)
-      texts.push(`${unseen} packets of the director and its XDP program were not shown: see --sample`);
+      texts.push(
+        `${unseen} packets of the director and its XDP program were not shown: see --sample and --looks`,
+      );
     return texts;
   }
 
@@ -145,12 +148,12 @@ export class LiveFrames {
 
 /** Frames of the daemon that listens where `dirigo` looks for one; undefined if there is none. */
 async function askDirector(
-  { interfaces, filter, sample, snapshotLength }: LiveFramesOptions,
+  { interfaces, filter, sample, looks, snapshotLength }: LiveFramesOptions,
   show: (frame: CapturedFrame) => void,
 ): Promise<DirectorFrames | undefined> {
   try {
     return await openDirectorFrames(
-      { socket: socketPath(), filter, interfaces, limit: sample, snapshotLength },
+      { socket: socketPath(), filter, interfaces, limit: sample, looks, snapshotLength },
       show,
     );
   } catch (error) {

@@ -10,6 +10,7 @@ import type { SystemNames } from './names.ts';
 import { peerText } from './peer.ts';
 import { requester } from './requester.ts';
 import { type ApiAnswer, type ApiRequest, Router } from './router.ts';
+import { captureRoutes } from './routes/capture.ts';
 import { connectionRoutes } from './routes/connections.ts';
 import { descriptionRoutes } from './routes/description.ts';
 import { type DaemonEnd, endRoutes } from './routes/end.ts';
@@ -61,6 +62,7 @@ export class Api {
       ...timeoutRoutes(environment),
       ...ipvsadmRoutes(environment),
       ...eventRoutes(this.events),
+      ...captureRoutes(datapath),
       ...endRoutes(environment, options),
     ];
     this.#router = new Router(

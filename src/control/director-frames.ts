@@ -10,8 +10,9 @@ export interface DirectorFramesOptions {
   filter: string;
   /** Interfaces by which the frames come in to the director; empty: all. */
   interfaces: readonly string[];
-  /** Most frames a second. */
+  /** Most frames a second that are shown, and that are looked at. */
   limit: number;
+  looks: number;
   /** Most bytes of a frame. */
   snapshotLength: number;
 }
@@ -33,9 +34,14 @@ export function openDirectorFrames(
   options: DirectorFramesOptions,
   show: (frame: CapturedFrame) => void,
 ): Promise<DirectorFrames> {
-  const { socket, filter, interfaces, limit, snapshotLength } = options;
-  const query = new URLSearchParams({ filter, limit: String(limit), snaplen: String(snapshotLength) });
-  for (const name of interfaces) query.append('interface', name);
+  const { socket, filter, interfaces, limit, looks, snapshotLength } = options;
+  const query = new URLSearchParams({
+    filter,
+    limit: String(limit),
+    looks: String(looks),
+    snaplen: String(snapshotLength),
+  });
+  if (interfaces.length > 0) query.set('interfaces', interfaces.join(','));
   return new Promise((resolve, reject) => {
     const asked = request({ socketPath: socket, path: `/capture?${query}`, headers: { Host: 'dirigo' } });
     asked.on('error', reject);
