@@ -72,7 +72,7 @@ function addressKey({ protocol, address, port }: Exclude<ServiceSpecification['k
   return { protocol, address, port };
 }
 
-function captureDestination(destination: DestinationSpecification): DestinationSpecification {
+export function captureDestination(destination: DestinationSpecification): DestinationSpecification {
   return {
     address: destination.address,
     port: destination.port,

@@ -134,7 +134,7 @@ const SERVICE_FIELDS = [
   'destinations',
 ];
 
-function parseService(at: string, value: unknown): DesiredService {
+export function parseService(at: string, value: unknown): DesiredService {
   const given = asObject(at, value, SERVICE_FIELDS);
   const key = parseKey(`${at}.key`, given.key);
   const isIpv6 = 'mark' in key ? key.family === 6 : familyOf(key.address) === 6;
@@ -197,7 +197,7 @@ function parseKey(at: string, value: unknown): ServiceKey {
 function parseFlags(at: string, value: unknown, scheduler: string): number {
   if (typeof value !== 'string') return wholeNumber(at, value);
   const flags = value === '' ? 0 : parseSchedulerFlags(value, scheduler);
-  if (typeof flags === 'string') throw new StateTextError(`${at}: ${flags}`);
+  if (typeof flags === 'string') throw new StateTextError(`${at.replace(/^\./, '')}: ${flags}`);
   return flags;
 }
 
@@ -213,7 +213,7 @@ const DESTINATION_FIELDS = [
   'tunnelChecksum',
 ];
 
-function parseDestination(at: string, value: unknown, service: ServiceKey): DestinationSpecification {
+export function parseDestination(at: string, value: unknown, service: ServiceKey): DestinationSpecification {
   const given = asObject(at, value, DESTINATION_FIELDS);
   const servicePort = 'mark' in service ? 0 : service.port;
   const method = oneOf(`${at}.method`, given.method ?? 'gate', ['masq', 'gate', 'tunnel', 'fullnat']);
@@ -240,7 +240,8 @@ function parseDestination(at: string, value: unknown, service: ServiceKey): Dest
 
 function wrong(at: string, value: unknown, expected: string): StateTextError {
   const shown = value === undefined ? 'is missing' : `is ${JSON.stringify(value).slice(0, 80)}`;
-  return new StateTextError(`${at === '' ? 'it' : at} ${shown}: it has to be ${expected}`);
+  // What stands in nothing begins with the dot before its name.
+  return new StateTextError(`${at.replace(/^\./, '') || 'it'} ${shown}: it has to be ${expected}`);
 }
 
 /** @param fields those it may have; undefined: any */
