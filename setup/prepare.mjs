@@ -64,6 +64,7 @@ const systemPackages = {
   'net-tools': '/usr/sbin/arp',
   netbase: '/etc/services',
   'nginx-light': '/usr/sbin/nginx',
+  prometheus: '/usr/bin/promtool',
   tcpdump: '/usr/bin/tcpdump',
   tmux: '/usr/bin/tmux',
   tshark: '/usr/bin/tshark',

@@ -12,6 +12,7 @@ const packages: Record<string, string> = {
   nft: 'nftables',
   nginx: 'nginx-light',
   ping: 'iputils-ping',
+  promtool: 'prometheus',
 };
 
 /**

@@ -16,6 +16,7 @@ import { descriptionRoutes } from './routes/description.ts';
 import { type DaemonEnd, endRoutes } from './routes/end.ts';
 import { eventRoutes } from './routes/events.ts';
 import { ipvsadmRoutes } from './routes/ipvsadm.ts';
+import { metricRoutes } from './routes/metrics.ts';
 import type { Route, RouteEnvironment } from './routes/route.ts';
 import { serviceRoutes } from './routes/services.ts';
 import { settingRoutes } from './routes/settings.ts';
@@ -60,6 +61,7 @@ export class Api {
       ...settingRoutes(environment),
       ...stateRoutes(environment),
       ...timeoutRoutes(environment),
+      ...metricRoutes(environment),
       ...ipvsadmRoutes(environment),
       ...eventRoutes(this.events),
       ...captureRoutes(datapath),

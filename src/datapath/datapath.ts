@@ -24,6 +24,18 @@ export interface StopOptions {
   remove: boolean;
 }
 
+/** What a data path counts beside its director, since it was made. */
+export interface DatapathCounters {
+  /** Packets that a program in the kernel saw, by what became of them: `forwarded`, or why not. Empty without one. */
+  program: Readonly<Record<string, number>>;
+  /** Packets that came to the director and that it sent. */
+  director: { received: number; transmitted: number };
+  /** Packets that were lost on the way to or from the director, by reason. */
+  drops: Readonly<Record<string, number>>;
+  /** Room in tables by their names. */
+  tables: Readonly<Record<string, { used: number; capacity: number }>>;
+}
+
 export interface Datapath {
   readonly kind: DatapathKind;
   /** Valid from construction on; takes changes before `start`, too. */
@@ -38,6 +50,7 @@ export interface Datapath {
   /** Ends it; safe to call twice, and before `start`. */
   stop(options: StopOptions): Promise<void>;
   status(): DatapathStatus;
+  counters(): DatapathCounters;
   /**
    * Shows frames as they come to the director and as they leave, with what was decided, from now until it is closed.
    * Missing: this data path has no frames.

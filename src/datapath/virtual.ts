@@ -1,6 +1,6 @@
 /** A data path without a wire: a director on a described host, for trying out configurations without any privilege. */
 import { Director } from '../ipvs/director.ts';
-import type { Datapath, DatapathStatus } from './datapath.ts';
+import type { Datapath, DatapathCounters, DatapathStatus } from './datapath.ts';
 import { StaticHost, type StaticInterface } from './static-host.ts';
 
 /** The host if nothing else is said: that on which the real ipvsadm was recorded. */
@@ -48,9 +48,22 @@ export class VirtualDatapath implements Datapath {
     return at < 0 ? undefined : at + 1;
   }
 
+  counters(): DatapathCounters {
+    return {
+      program: {},
+      director: { received: 0, transmitted: 0 },
+      drops: {},
+      tables: { connections: usage(this.director.connections), servers: usage(this.director.destinations) },
+    };
+  }
+
   status(): DatapathStatus {
     return {
       interfaces: this.#host.interfaces.map(({ name, addresses }) => [name, ...addresses].join(' ')),
     };
   }
+}
+
+function usage({ size, capacity }: { size: number; capacity: number }): { used: number; capacity: number } {
+  return { used: size, capacity };
 }

@@ -284,6 +284,10 @@ export class Administration implements VirtualServer {
     this.changed({ kind: 'destination-deleted', service: service.key, address, port });
   }
 
+  get serviceCount(): number {
+    return this.#table.size;
+  }
+
   /** The services as they are, with their plans; not to be changed. */
   serviceObjects(): Iterable<Service> {
     return this.#table.services();
@@ -452,7 +456,7 @@ export class Administration implements VirtualServer {
     const engineData = this.engineDataOf(slot);
     return {
       protocol,
-      state: stateName(protocol, connections.state(slot), template),
+      state: connectionStateName(protocol, connections.state(slot), template),
       expiresIn: Math.floor(connections.remaining(slot, tick) / connections.hz),
       client: formatAddress(connections.bytes, at + ConnectionField.client, length),
       clientPort: template ? 0 : swap(ports & 0xffff),
@@ -483,7 +487,8 @@ function isTranslated(destination: Destination): boolean {
   return method === 'masq' || method === 'fullnat';
 }
 
-function stateName(protocol: number, state: number, template: boolean): string {
+/** A state as `ipvsadm -Lnc` prints it. */
+export function connectionStateName(protocol: number, state: number, template: boolean): string {
   if (template) return state ? 'ASSURED' : 'NONE';
   if (protocol === Protocol.tcp) return TCP_STATE_NAMES[state] ?? 'ERR!';
   if (protocol === Protocol.udp) return 'UDP';

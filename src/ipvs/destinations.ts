@@ -90,6 +90,11 @@ export class DestinationTable {
     }
   }
 
+  /** Records in use. */
+  get size(): number {
+    return this.#used - this.#free.length;
+  }
+
   /** Takes a record, zeroed but for the `used` flag; -1 if the table is full. */
   allocate(): number {
     const index = this.#free.pop() ?? (this.#used < this.capacity ? this.#used++ : -1);

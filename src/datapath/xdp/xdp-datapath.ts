@@ -15,7 +15,7 @@ import { formatAddress } from '../../wire/address.ts';
 import { Protocol } from '../../wire/ipv4.ts';
 import { Malformed } from '../../wire/malformed.ts';
 import { Packet } from '../../wire/packet.ts';
-import type { Datapath, DatapathStatus, StopOptions } from '../datapath.ts';
+import type { Datapath, DatapathCounters, DatapathStatus, StopOptions } from '../datapath.ts';
 import { requireLibbpf, type XdpMode } from '../ffi/libbpf.ts';
 import { driverName, receiveQueues, SystemError } from '../ffi/libc.ts';
 import { KernelNetwork } from '../kernel-network.ts';
@@ -325,6 +325,27 @@ export class XdpDatapath implements Datapath {
 
   interfaceIndex(name: string): number | undefined {
     return this.network.interface(name)?.index;
+  }
+
+  counters(): DatapathCounters {
+    const running = this.#state === 'running';
+    const { connections, destinations, administration } = this.director;
+    const queues = this.#sockets?.statistics();
+    return {
+      program: running ? this.fastPath.reasons() : {},
+      director: { received: queues?.received ?? 0, transmitted: queues?.transmitted ?? 0 },
+      drops: {
+        ...queues?.drops,
+        malformed: this.#malformed,
+        unresolved: this.network.dropped,
+        'not passed to host': this.#notPassed,
+      },
+      tables: {
+        connections: { used: connections.size, capacity: connections.capacity },
+        servers: { used: destinations.size, capacity: destinations.capacity },
+        services: { used: administration.serviceCount, capacity: administration.serviceCapacity },
+      },
+    };
   }
 
   status(): DatapathStatus {
