@@ -5,8 +5,11 @@
 
 /** Part of the watchdog's time after which it hears from us, as sd_watchdog_enabled(3) advises. */
 const WATCHDOG_SHARE = 0.5;
+const ALIVE = 'WATCHDOG=1';
+/** Milliseconds until a busy service manager is told again. */
+const BUSY_PAUSE = 100;
 
-type Send = (path: string, text: string) => void;
+type Send = (path: string, text: string) => boolean;
 
 export class Supervisor {
   readonly #socket: string | undefined;
@@ -21,7 +24,7 @@ export class Supervisor {
   /** Loads what it takes to send only if somebody listens. */
   static async connect(environment: NodeJS.ProcessEnv = process.env): Promise<Supervisor> {
     const socket = environment.NOTIFY_SOCKET || undefined;
-    if (socket === undefined) return new Supervisor(undefined, () => {});
+    if (socket === undefined) return new Supervisor(undefined, () => true);
     const { sendUnixDatagram } = await import('../datapath/ffi/unix-datagram.ts');
     const supervisor = new Supervisor(socket, sendUnixDatagram);
     const { WATCHDOG_USEC: microseconds, WATCHDOG_PID: pid } = environment;
@@ -32,7 +35,7 @@ export class Supervisor {
 
   /** The timer runs on the loop that does all work: where that hangs, the watchdog hears nothing. */
   #startWatchdog(milliseconds: number): void {
-    this.#watchdog = setInterval(() => this.#notify('WATCHDOG=1'), milliseconds * WATCHDOG_SHARE);
+    this.#watchdog = setInterval(() => this.#notify(ALIVE), milliseconds * WATCHDOG_SHARE);
     this.#watchdog.unref();
   }
 
@@ -50,11 +53,12 @@ export class Supervisor {
     this.#notify('STOPPING=1');
   }
 
-  /** The service manager may be gone or busy; that is no reason to fail. */
+  /** The service manager may be gone or busy; that is no reason to fail. What is said once is said again then. */
   #notify(text: string): void {
     if (this.#socket === undefined) return;
     try {
-      this.#send(this.#socket, text);
+      const isHeard = this.#send(this.#socket, text);
+      if (!isHeard && text !== ALIVE) setTimeout(() => this.#notify(text), BUSY_PAUSE).unref();
     } catch (error) {
       console.error(`dirigo: cannot tell the service manager: ${(error as Error).message}`);
       clearInterval(this.#watchdog);

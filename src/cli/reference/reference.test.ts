@@ -117,13 +117,13 @@ describe('completions for bash', { skip: missing('bash') }, () => {
   }
 
   test('commands, options, values', () => {
-    assert.deepEqual(complete('dirigo', 'dirigo', 'stat'), ['status']);
+    assert.deepEqual(complete('dirigo', 'dirigo', 'statu'), ['status']);
     assert.deepEqual(complete('dirigo', 'dirigo', 'status', '--j'), ['--json']);
     assert.deepEqual(complete('dirigo', 'dirigo', 'up', '--datapath', ''), ['virtual', 'xdp']);
     assert.deepEqual(complete('dirigo', 'dirigo', 'up', '--datapath', '=', 'v'), ['virtual']);
     assert.deepEqual(complete('dirigo', 'dirigo', 'up', '--datapath', 'xdp', '--interface', 'l'), ['lo']);
     assert.deepEqual(complete('dirigo', 'dirigo', 'completion', 'z'), ['zsh']);
-    assert.deepEqual(complete('dirigo', 'dirigo', 'help', 'stat'), ['status']);
+    assert.deepEqual(complete('dirigo', 'dirigo', 'help', 'statu'), ['status']);
     assert.deepEqual(complete('dirigo', 'dirigo', 'marks', '--load', 'ipv'), ['ipvsadm']);
   });
 
@@ -167,7 +167,7 @@ test('completions for zsh, at the keyboard', { skip: missing('tmux', 'zsh') }, a
     );
     terminal.press('Enter');
     await terminal.until(/^ready/m);
-    terminal.type('dirigo sta');
+    terminal.type('dirigo statu');
     terminal.press('Tab');
     await terminal.until(/dirigo status$/m);
     terminal.type('--js');
@@ -196,7 +196,7 @@ test('completions for fish', { skip: missing('fish') }, () => {
       .split('\n')
       .filter(text => text !== '')
       .map(text => text.split('\t')[0] as string);
-  assert.deepEqual(complete('dirigo stat'), ['status']);
+  assert.deepEqual(complete('dirigo statu'), ['status']);
   assert.deepEqual(complete('dirigo status --j'), ['--json']);
   assert.deepEqual(complete('dirigo up --datapath '), ['virtual', 'xdp']);
   assert.deepEqual(complete('ipvsadm -D -t '), ['10.0.0.3:80']);

@@ -7,6 +7,7 @@ const AF_UNIX = 1;
 const SOCK_DATAGRAM = 2;
 const SOCK_CLOEXEC = 0o2000000;
 const SUN_PATH = 2;
+const MSG_DONTWAIT = 0x40;
 
 const sendto = koffi
   .load('libc.so.6')
@@ -14,9 +15,10 @@ const sendto = koffi
 
 /**
  * @param path of the socket; `@` at the beginning stands for the abstract namespace
+ * @returns false if the receiver has not taken what it was sent before: nobody waits for it
  * @throws SystemError if nobody listens there
  */
-export function sendUnixDatagram(path: string, text: string): void {
+export function sendUnixDatagram(path: string, text: string): boolean {
   const name = new TextEncoder().encode(path);
   const address = new Uint8Array(new ArrayBuffer(SUN_PATH + name.length + 1));
   new DataView(address.buffer).setUint16(0, AF_UNIX, true);
@@ -28,9 +30,9 @@ export function sendUnixDatagram(path: string, text: string): void {
   const data = new TextEncoder().encode(text);
   const fd = openSocket(AF_UNIX, SOCK_DATAGRAM | SOCK_CLOEXEC, 0, 'a unix socket');
   try {
-    if (Number(sendto(fd, data, data.length, 0, address, length)) < 0) {
-      throw new SystemError(`sending to ${path}`, koffi.errno());
-    }
+    if (Number(sendto(fd, data, data.length, MSG_DONTWAIT, address, length)) >= 0) return true;
+    if (koffi.errno() === koffi.os.errno.EAGAIN) return false;
+    throw new SystemError(`sending to ${path}`, koffi.errno());
   } finally {
     closeSync(fd);
   }

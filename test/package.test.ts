@@ -1,0 +1,184 @@
+/** The Debian package on this machine as an overlay: built, installed, started as its unit says, removed without a trace. */
+import assert from 'node:assert/strict';
+import { type ChildProcess, execFileSync, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { buildDeb } from '../packaging/build-deb.ts';
+import { missing } from './requirements.ts';
+import { Sandbox } from './sandbox.ts';
+
+const skip = missing('root', 'dpkg', 'dpkg-deb', 'clang', 'ip', 'unshare', 'nsenter', 'setpriv');
+
+/** What dpkg itself and its triggers write. */
+const DPKG = /^\/var\/(lib\/dpkg|log|cache\/man)\/|^\/run\/systemd\/systemd-units-load$/;
+
+describe('the Debian package', { skip }, () => {
+  let folder: string;
+  let deb: string;
+  let sandbox: Sandbox;
+
+  before(async () => {
+    folder = mkdtempSync(join(tmpdir(), 'dirigo-package-test-'));
+    deb = buildDeb(folder);
+    sandbox = await Sandbox.open();
+    sandbox.copyIn(deb, '/tmp/dirigo.deb');
+  });
+
+  after(async () => {
+    await sandbox?.close();
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  const unitText = (): string => sandbox.run('cat', '/lib/systemd/system/dirigo.service');
+  const setting = (name: string): string => new RegExp(`^${name}=(.*)$`, 'm').exec(unitText())?.[1] ?? '';
+
+  /** Starts what the unit starts, with its capabilities and its environment. */
+  async function startService(): Promise<ChildProcess> {
+    // LimitMEMLOCK=infinity would need a right that the test may not have; CAP_IPC_LOCK stands for it.
+    const bounding = `${setting('CapabilityBoundingSet')} CAP_IPC_LOCK`
+      .split(' ')
+      .map(name => `+${name.replace('CAP_', '').toLowerCase()}`);
+    sandbox.run('mkdir', '-p', '/run/dirigo');
+    sandbox.run('install', '-d', '-m', setting('StateDirectoryMode'), '/var/lib/dirigo');
+    const daemon = sandbox.start(
+      'setpriv',
+      `--bounding-set=-all,${bounding.join(',')}`,
+      '--inh-caps=-all',
+      '--no-new-privs',
+      'sh',
+      '-c',
+      `. /etc/default/dirigo; export ${setting('Environment')}; exec ${setting('ExecStart')}`,
+    );
+    let errors = '';
+    daemon.stderr?.on('data', text => (errors += text));
+    const ended = once(daemon, 'exit').then(() => assert.fail(`the daemon ended: ${errors}`));
+    ended.catch(() => {});
+    await Promise.race([once(daemon.stdout as NodeJS.EventEmitter, 'data'), ended]);
+    return daemon;
+  }
+
+  test('is what dpkg takes for a package, with everything in it', () => {
+    const field = (name: string): string =>
+      execFileSync('dpkg-deb', ['--field', deb, name], { encoding: 'utf8' }).trim();
+    assert.equal(field('Package'), 'dirigo');
+    // The real one's files are not taken over: whoever has it is asked.
+    assert.equal(field('Conflicts'), 'ipvsadm');
+    assert.equal(field('Provides'), 'ipvsadm');
+    const names = execFileSync('dpkg-deb', ['--contents', deb], { encoding: 'utf8' });
+    for (const path of [
+      './usr/bin/dirigo',
+      './usr/sbin/ipvsadm',
+      './usr/sbin/ipvsadm-save',
+      './usr/sbin/ipvsadm-restore',
+      './usr/lib/dirigo/dist/bpf/dirigo.bpf.o',
+      './usr/lib/dirigo/node/bin/node',
+      './usr/share/man/man8/dirigo-up.8.gz',
+      './usr/share/bash-completion/completions/dirigo',
+      './usr/share/zsh/vendor-completions/_dirigo',
+      './usr/share/fish/vendor_completions.d/dirigo.fish',
+      './lib/systemd/system/dirigo.service',
+      './usr/share/doc/dirigo/architecture.md',
+    ]) {
+      assert.match(names, new RegExp(` ${path.replaceAll('.', '\\.')}( |$)`, 'm'), path);
+    }
+    assert.doesNotMatch(names, /typescript|biome|fast-check|\.test\.|\.fixture\./);
+  });
+
+  test('installs; nothing starts by itself, and nothing of others changes', () => {
+    sandbox.run('dpkg', '--install', '/tmp/dirigo.deb');
+    const owned = new Set(sandbox.run('dpkg', '--listfiles', 'dirigo').trim().split('\n'));
+    // Where /lib is /usr/lib, dpkg lists what the package calls it.
+    const foreign = sandbox
+      .changes()
+      .filter(
+        path => !DPKG.test(path) && !owned.has(path) && !owned.has(path.replace(/^\/usr\/lib/, '/lib')),
+      );
+    assert.deepEqual(foreign, []);
+    assert.equal(sandbox.run('dpkg', '--verify', 'dirigo'), '');
+    const absent = sandbox.try('ipvsadm', '-Ln');
+    assert.equal(absent.status, 2);
+    assert.match(absent.stderr, /No daemon listens on \/run\/dirigo\/dirigo\.sock/);
+  });
+
+  test('runs with its own Node, whatever else is in the PATH', () => {
+    const version = sandbox.run('env', 'PATH=/usr/bin:/usr/sbin', 'dirigo', '--version');
+    assert.match(version, /^\d+\.\d+\.\d+\n$/);
+    const pinned = JSON.parse(readFileSync('node_modules/node/package.json', 'utf8')) as { version: string };
+    assert.equal(sandbox.run('/usr/lib/dirigo/node/bin/node', '--version'), `v${pinned.version}\n`);
+  });
+
+  test('systemd finds nothing wrong with the unit and little exposed', {
+    skip: missing('systemd-analyze'),
+  }, () => {
+    const verified = sandbox.try('systemd-analyze', 'verify', '/lib/systemd/system/dirigo.service');
+    assert.equal(verified.stdout + verified.stderr, '');
+    assert.equal(verified.status, 0);
+    // Tenths of its scale to 10: above 5 it says "MEDIUM", above 7 "EXPOSED".
+    const security = ['security', '--offline=yes', '--threshold=35', '/lib/systemd/system/dirigo.service'];
+    assert.equal(sandbox.try('systemd-analyze', ...security).status, 0);
+  });
+
+  test('man finds its pages', { skip: missing('man') }, () => {
+    for (const name of ['dirigo', 'dirigo-up', 'ipvsadm', 'ipvsadm-save']) {
+      assert.match(sandbox.run('man', name), /^NAME$/m);
+    }
+  });
+
+  test('starts as the unit says, is configured, reloads, keeps its state, and stops', async () => {
+    sandbox.run('ip', 'link', 'add', 'eth0', 'type', 'veth', 'peer', 'name', 'peer0');
+    sandbox.run('ip', 'address', 'add', '192.0.2.1/24', 'dev', 'eth0');
+    sandbox.run('ip', 'link', 'set', 'eth0', 'up');
+    sandbox.run('ip', 'link', 'set', 'peer0', 'up');
+    sandbox.run('sh', '-c', `echo 'DIRIGO_OPTIONS="--interface eth0"' >> /etc/default/dirigo`);
+    const first = await startService();
+    sandbox.run('ipvsadm', '-A', '-t', '192.0.2.3:80', '-s', 'wlc');
+    sandbox.run('ipvsadm', '-a', '-t', '192.0.2.3:80', '-r', '192.0.2.7');
+    const table = '-A -t 192.0.2.3:80 -s wlc\n-a -t 192.0.2.3:80 -r 192.0.2.7:80 -g -w 1\n';
+    assert.equal(sandbox.run('ipvsadm-save', '-n'), table);
+    assert.match(sandbox.run('ip', 'link', 'show', 'eth0'), / xdp /);
+    const [reload = '', ...words] = setting('ExecReload').split(' ');
+    sandbox.run(reload, ...words);
+    assert.equal(sandbox.run('ipvsadm-save', '-n'), table);
+    first.kill('SIGKILL');
+    await once(first, 'exit');
+    assert.match(sandbox.run('ip', 'link', 'show', 'eth0'), / xdp /, 'the data path outlives its daemon');
+    await startService();
+    assert.equal(sandbox.run('ipvsadm-save', '-n'), table);
+    assert.match(sandbox.run('dirigo', 'status'), /adopted +(true|yes)|taken over/);
+  });
+
+  test('goes, with the daemon and its data path, when it is removed; the state stays', () => {
+    sandbox.run('dpkg', '--remove', 'dirigo');
+    assert.doesNotMatch(sandbox.run('ip', 'link', 'show', 'eth0'), /xdp/);
+    assert.equal(
+      sandbox.run('ls', '/sys/fs/bpf'),
+      sandbox.run('sh', '-c', 'cd /sys/fs/bpf && ls -d *.debug'),
+    );
+    const left = sandbox.changes().filter(path => !DPKG.test(path));
+    assert.ok(left.includes('/etc/default/dirigo'));
+    assert.deepEqual(
+      left.filter(path => path !== '/etc/default/dirigo' && !path.startsWith('/var/lib/dirigo/')),
+      [],
+    );
+    assert.ok(left.length > 1, 'the state is there');
+  });
+
+  test('leaves nothing when it is purged', () => {
+    sandbox.run('dpkg', '--purge', 'dirigo');
+    assert.deepEqual(
+      sandbox.changes().filter(path => !DPKG.test(path)),
+      [],
+    );
+    for (const path of ['/usr/lib/dirigo', '/var/lib/dirigo', '/var/cache/dirigo', '/run/dirigo']) {
+      assert.equal(sandbox.try('test', '-e', path).status, 1, path);
+    }
+  });
+
+  test('lintian has nothing against it', { skip: missing('lintian') }, () => {
+    const { stdout, stderr } = spawnSync('lintian', ['--fail-on', 'none', deb], { encoding: 'utf8' });
+    assert.equal(stdout + stderr, '');
+  });
+});
