@@ -6,12 +6,7 @@ import type { Director } from '../ipvs/director.ts';
 import { DROP_NAMES, Drop } from '../ipvs/drops.ts';
 import { FULLNAT_COUNT_NAMES } from '../ipvs/forwarding/fullnat.ts';
 import { PROTOCOL_NUMBERS } from '../ipvs/service-index.ts';
-import {
-  type DestinationStatus,
-  type ServiceStatus,
-  type Statistics,
-  serviceKeyText,
-} from '../ipvs/specification.ts';
+import { type DestinationStatus, type Statistics, serviceKeyText } from '../ipvs/specification.ts';
 import { labelText, type Metric, type MetricType, type Sample } from './open-metrics.ts';
 import { directorOf, type RouteEnvironment, serverOf } from './routes/route.ts';
 
@@ -21,7 +16,7 @@ export type MetricDetail = (typeof METRIC_DETAILS)[number];
 
 /** Records of connections, and services, that are looked at before packets have their turn. */
 const SLOT_SLICE = 16_384;
-const SERVICE_SLICE = 64;
+const SERVICE_SLICE = 16;
 
 /** Lets packets have their turn. */
 export type Pause = () => Promise<void>;
@@ -39,7 +34,7 @@ interface ServerStatus extends DestinationStatus {
 /** What was read of the director in several turns. */
 interface Reading {
   connections: Sample[];
-  services: Row<ServiceStatus>[];
+  services: Row<Statistics>[];
   servers: Row<ServerStatus>[];
 }
 
@@ -104,7 +99,7 @@ async function readServices(
   pause: Pause,
 ): Promise<Pick<Reading, 'services' | 'servers'>> {
   const { administration, destinations } = directorOf(environment);
-  const services: Row<ServiceStatus>[] = [];
+  const services: Row<Statistics>[] = [];
   const servers: Row<ServerStatus>[] = [];
   const objects = [...administration.serviceObjects()];
   for (const [at, { key, name }] of objects.entries()) {
@@ -112,7 +107,7 @@ async function readServices(
     const status = serverOf(environment).service(key);
     // Deleted meanwhile.
     if (!status) continue;
-    services.push({ labels: labelText({ service: name }), status: { ...status, destinations: [] } });
+    services.push({ labels: labelText({ service: name }), status: status.statistics });
     if (!withServers) continue;
     for (const [index, server] of status.destinations.entries()) {
       const port = server.address.includes(':')
@@ -196,7 +191,7 @@ function directorMetrics(
       'Connections that were given a server.',
       totals.connections,
     ),
-    ...trafficMetrics('dirigo', 'The whole director', [{ labels: '', status: totals }]),
+    ...trafficMetrics('dirigo', 'The whole director', [{ labels: '', status: totals }], status => status),
     {
       name: 'dirigo_drops',
       type: 'counter',
@@ -275,27 +270,25 @@ function datapathMetrics({ datapath }: RouteEnvironment): Metric[] {
   ];
 }
 
-function serviceMetrics(rows: readonly Row<ServiceStatus>[]): Metric[] {
-  const traffic = rows.map(({ labels, status }) => ({ labels, status: status.statistics }));
+function serviceMetrics(rows: readonly Row<Statistics>[]): Metric[] {
   return [
     {
       name: 'dirigo_service_connections',
       type: 'counter',
       help: 'Connections scheduled.',
-      samples: mapped(traffic, ({ connections }) => connections),
+      samples: mapped(rows, ({ connections }) => connections),
     },
     {
       name: 'dirigo_service_connection_rate',
       type: 'gauge',
       help: 'Connections a second, as ipvsadm --rate shows them.',
-      samples: mapped(traffic, ({ connectionRate }) => connectionRate),
+      samples: mapped(rows, ({ connectionRate }) => connectionRate),
     },
-    ...trafficMetrics('dirigo_service', 'A service', traffic),
+    ...trafficMetrics('dirigo_service', 'A service', rows, status => status),
   ];
 }
 
 function serverMetrics(rows: readonly Row<ServerStatus>[]): Metric[] {
-  const traffic = rows.map(({ labels, status }) => ({ labels, status: status.statistics }));
   const gauge = (name: string, help: string, value: (status: ServerStatus) => number): Metric => ({
     name: `dirigo_server_${name}`,
     type: 'gauge',
@@ -314,14 +307,19 @@ function serverMetrics(rows: readonly Row<ServerStatus>[]): Metric[] {
       name: 'dirigo_server_connections',
       type: 'counter',
       help: 'Connections scheduled.',
-      samples: mapped(traffic, ({ connections }) => connections),
+      samples: mapped(rows, ({ statistics }) => statistics.connections),
     },
-    ...trafficMetrics('dirigo_server', 'A real server', traffic),
+    ...trafficMetrics('dirigo_server', 'A real server', rows, ({ statistics }) => statistics),
   ];
 }
 
 /** Packets and bytes in either direction. */
-function trafficMetrics(prefix: string, what: string, rows: readonly Row<Statistics>[]): Metric[] {
+function trafficMetrics<Status>(
+  prefix: string,
+  what: string,
+  rows: readonly Row<Status>[],
+  statisticsOf: (status: Status) => Statistics,
+): Metric[] {
   const metric = (
     name: string,
     help: string,
@@ -332,7 +330,7 @@ function trafficMetrics(prefix: string, what: string, rows: readonly Row<Statist
     type: 'counter',
     help: `${what}: ${help}`,
     ...(unit !== undefined && { unit }),
-    samples: mapped(rows, value),
+    samples: mapped(rows, status => value(statisticsOf(status))),
   });
   return [
     metric('in_packets', 'packets from clients.', ({ inPackets }) => inPackets),

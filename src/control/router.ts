@@ -170,7 +170,8 @@ function readBody(route: Route, body: unknown): unknown {
 const STATUS_OF: Readonly<Record<IpvsErrorCode, number>> = {
   EEXIST: 409,
   ESRCH: 404,
-  ENOENT: 404,
+  // Of a scheduler or an engine; routes say by themselves that a server is not there.
+  ENOENT: 400,
   EINVAL: 400,
   ERANGE: 400,
   ENODEV: 400,

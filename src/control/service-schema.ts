@@ -24,7 +24,11 @@ export const SERVICE_KEY = either(
 );
 
 const SERVICE = {
-  scheduler: text({ maxLength: 16, description: 'rr wrr lc wlc lblc lblcr dh sh mh sed nq fo ovf twos.' }),
+  scheduler: text({
+    maxLength: 16,
+    description: 'rr wrr lc wlc lblc lblcr dh sh mh sed nq fo ovf twos.',
+    examples: ['rr', 'wlc', 'sh'],
+  }),
   schedulerFlags: either(
     wholeNumber(0, 0x38, { description: 'A sum of 8, 16 and 32.' }),
     text({ maxLength: 64, description: 'Names, as `ipvsadm -b` takes them.', examples: ['sh-port'] }),
@@ -35,7 +39,7 @@ const SERVICE = {
     description: 'Which clients count as one: a mask for IPv4, the length of a prefix for IPv6.',
     examples: ['255.255.255.0', '64'],
   }),
-  persistenceEngine: text({ maxLength: 16, description: '`sip`, or empty.' }),
+  persistenceEngine: text({ maxLength: 16, description: '`sip`, or empty.', examples: [''] }),
   onePacket: boolean({ description: 'Every datagram is scheduled anew (UDP).' }),
   localAddresses: list(text({ maxLength: 80 }), {
     maxItems: 256,

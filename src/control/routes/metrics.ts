@@ -4,8 +4,8 @@ import { METRIC_FORMATS, metricFormat, metricLines } from '../open-metrics.ts';
 import { optional, word } from '../schema.ts';
 import { type Route, type RouteEnvironment, route, Stream, type StreamClient } from './route.ts';
 
-/** Lines that are written before packets have their turn: about a millisecond. */
-const LINES = 1024;
+/** Lines that are written before packets have their turn: well below a millisecond. */
+const LINES = 512;
 
 export function metricRoutes(environment: RouteEnvironment): Route[] {
   return [

@@ -4,6 +4,7 @@
  */
 import {
   type DestinationSpecification,
+  IpvsError,
   parseServiceKey,
   type ServiceKey,
   type ServiceSpecification,
@@ -208,7 +209,6 @@ function serviceEdits(environment: RouteEnvironment): Route[] {
 
 function destinationEdits(environment: RouteEnvironment): Route[] {
   const { configuration } = environment;
-  const { administration } = directorOf(environment);
   const path = '/services/{protocol}/{endpoint}/destinations';
   /** Edits a server whose properties `change` makes of those it has. */
   const edit = async (
@@ -219,9 +219,7 @@ function destinationEdits(environment: RouteEnvironment): Route[] {
     const key = keyOf(parameters);
     const { address, port } = serverAt(key, parameters.server);
     await configuration.edit(`${verb} ${serviceKeyText(key)} ${parameters.server}`, () => {
-      const found = administration
-        .serviceObject(key)
-        ?.destinations.find(({ specification: each }) => each.address === address && each.port === port);
+      const found = recordOf(environment, key, address, port);
       if (!found) throw noServer(environment, key, parameters.server);
       serverOf(environment).editDestination(key, change(captureDestination(found.specification), key));
     });
@@ -296,7 +294,7 @@ function destinationEdits(environment: RouteEnvironment): Route[] {
         const key = keyOf(parameters);
         const { address, port } = serverAt(key, parameters.server);
         await configuration.edit(`delete ${serviceKeyText(key)} ${parameters.server}`, () => {
-          if (!administration.serviceObject(key)) throw noService(key);
+          if (!recordOf(environment, key, address, port)) throw noServer(environment, key, parameters.server);
           serverOf(environment).deleteDestination(key, address, port);
         });
         return { deleted: 1 };
@@ -364,12 +362,33 @@ function counters(environment: RouteEnvironment): Route[] {
       handle: async ({ parameters }) => {
         const key = keyOf(parameters);
         await configuration.edit(`delete local address ${serviceKeyText(key)} ${parameters.address}`, () =>
-          serverOf(environment).deleteLocalAddress(key, parameters.address),
+          deleteLocalAddress(environment, key, parameters.address),
         );
         return statusOf(environment, key);
       },
     }),
   ];
+}
+
+function deleteLocalAddress(environment: RouteEnvironment, key: ServiceKey, address: string): void {
+  try {
+    serverOf(environment).deleteLocalAddress(key, address);
+  } catch (error) {
+    if (!(error instanceof IpvsError) || error.code !== 'ENOENT') throw error;
+    throw new RequestRefused(
+      404,
+      `the service ${serviceKeyText(key)} has no local address ${address}`,
+      'address',
+    );
+  }
+}
+
+/** A server of a service as the director has it. */
+function recordOf(environment: RouteEnvironment, key: ServiceKey, address: string, port: number) {
+  const service = directorOf(environment).administration.serviceObject(key);
+  return service?.destinations.find(
+    ({ specification: each }) => each.address === address && each.port === port,
+  );
 }
 
 /** Some of the services, in the listing's order. */
