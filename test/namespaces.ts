@@ -39,7 +39,7 @@ export class NamespaceLab {
     this.run(name, 'sysctl', '-qw', 'net.ipv6.conf.all.accept_dad=0', 'net.ipv6.conf.eth0.accept_dad=0');
     this.#ip(name, 'link set eth0 up');
     // Frames that leave by XDP need a receiver with NAPI, and checksums that are complete.
-    this.run('lan', 'ethtool', '-K', port, 'gro', 'on');
+    this.run('lan', 'ethtool', '-K', port, 'gro', 'on', 'tx', 'off');
     this.run(name, 'ethtool', '-K', 'eth0', 'gro', 'on', 'tx', 'off');
   }
 
