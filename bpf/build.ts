@@ -12,6 +12,8 @@ const OBJECTS: Record<string, { source: string; defines: readonly string[] }> = 
   'dirigo.bpf.o': { source: 'dirigo.bpf.c', defines: [] },
   'dirigo-tap.bpf.o': { source: 'dirigo.bpf.c', defines: ['TAP'] },
   'guard.bpf.o': { source: 'guard/guard.bpf.c', defines: [] },
+  'decapsulate.bpf.o': { source: 'realserver/decapsulate.bpf.c', defines: [] },
+  'toa.bpf.o': { source: 'realserver/toa.bpf.c', defines: [] },
 };
 /** Every object that `npm run build:bpf` makes. */
 export const OBJECT_NAMES: readonly string[] = Object.keys(OBJECTS);

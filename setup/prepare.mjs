@@ -49,6 +49,7 @@ if (!packagesAreCurrent()) {
 
 /** What the demo and the tests call, and the Debian package it comes in. */
 const systemPackages = {
+  bpftool: '/usr/sbin/bpftool',
   clang: '/usr/bin/clang',
   curl: '/usr/bin/curl',
   dsniff: '/usr/sbin/arpspoof',
@@ -65,6 +66,7 @@ const systemPackages = {
   netbase: '/etc/services',
   'nginx-light': '/usr/sbin/nginx',
   prometheus: '/usr/bin/promtool',
+  procps: '/usr/sbin/sysctl',
   tcpdump: '/usr/bin/tcpdump',
   tmux: '/usr/bin/tmux',
   tshark: '/usr/bin/tshark',

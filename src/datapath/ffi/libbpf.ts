@@ -36,12 +36,13 @@ interface Functions {
   setAutoload: Foreign;
   nextProgram: Foreign;
   programName: Foreign;
+  query: Foreign;
 }
 
 let loaded: Functions | undefined;
 
-/** The library, loaded at the first use. */
-function libbpf(): Functions {
+/** The library, loaded at the first use; for other files of this folder. */
+export function libbpf(): Functions {
   if (loaded) return loaded;
   let library: ReturnType<typeof koffi.load>;
   try {
@@ -79,6 +80,9 @@ function libbpf(): Functions {
     nextProgram: func('void *bpf_object__next_program(void *object, void *program)'),
     programName: func('str bpf_program__name(void *program)'),
     setAutoload: func('int bpf_program__set_autoload(void *program, bool on)'),
+    query: func(
+      'int bpf_prog_query(int target, int type, uint32_t flags, void *attached, void *programs, void *count)',
+    ),
   };
   return loaded;
 }
@@ -88,14 +92,14 @@ export function requireLibbpf(): void {
   libbpf();
 }
 
-/** libbpf returns negative error numbers. */
-function checked(result: number, operation: string, advice = ''): number {
+/** libbpf returns negative error numbers; for other files of this folder. */
+export function checked(result: number, operation: string, advice = ''): number {
   if (result < 0) throw new SystemError(operation, -result, advice);
   return result;
 }
 
-/** Zeroed memory that the collector does not move, with a view on it. */
-function zeroed(length: number): { bytes: Uint8Array; view: DataView; pointer: bigint } {
+/** Zeroed memory that the collector does not move, with a view on it; for other files of this folder. */
+export function zeroed(length: number): { bytes: Uint8Array; view: DataView; pointer: bigint } {
   const buffer = new ArrayBuffer(length);
   const bytes = new Uint8Array(buffer);
   return { bytes, view: new DataView(buffer), pointer: koffi.address(bytes) };
@@ -358,6 +362,24 @@ export class BpfProgram {
       frame: live ? new Uint8Array(0) : output.bytes.slice(0, run.view.getUint32(28, true)),
       duration: run.view.getUint32(64, true),
     };
+  }
+
+  /** Runs a program that is attached to packets of the network stack (`tc`) once: its verdict, and what it left. */
+  runOnPacket(frame: Uint8Array): Omit<TestRunResult, 'duration'> {
+    const input = zeroed(frame.length);
+    input.bytes.set(frame);
+    const output = zeroed(frame.length + 256);
+    // struct bpf_test_run_opts without a context
+    const run = zeroed(80);
+    run.view.setBigUint64(0, 80n, true);
+    run.view.setBigUint64(8, input.pointer, true);
+    run.view.setBigUint64(16, output.pointer, true);
+    run.view.setUint32(24, frame.length, true);
+    run.view.setUint32(28, output.bytes.length, true);
+    run.view.setInt32(60, 1, true);
+    checked(libbpf().testRun(this.fd, run.bytes), `running program ${this.name}`);
+    const frameLength = run.view.getUint32(28, true);
+    return { verdict: run.view.getUint32(56, true), frame: output.bytes.slice(0, frameLength) };
   }
 
   pin(path: string): void {

@@ -217,6 +217,21 @@ export function inNewNetworkNamespace<Result>(action: () => Result): Result {
   }
 }
 
+const SOL_SOCKET = 1;
+const SO_NETNS_COOKIE = 71;
+
+/** A number for the network namespace this thread is in that no other has had since the machine was started (Linux 5.14). */
+export function networkNamespaceCookie(): bigint {
+  const fd = openSocket(AddressFamily.internet, SOCK_DATAGRAM, 0, 'a socket');
+  try {
+    const value = new Uint8Array(new ArrayBuffer(8));
+    getSocketOption(fd, SOL_SOCKET, SO_NETNS_COOKIE, value, "the network namespace's number");
+    return new DataView(value.buffer).getBigUint64(0, true);
+  } finally {
+    closeSync(fd);
+  }
+}
+
 /** Keeps this thread on one CPU, 0..63: for measurements. */
 export function pinThread(cpu: number): void {
   const mask = new BigUint64Array(new ArrayBuffer(8)).fill(1n << BigInt(cpu));
