@@ -18,6 +18,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   datapath: ['wire', 'ipvs', 'ipvsadm', 'capture'],
   guard: ['wire', 'arp', 'datapath'],
   control: ['wire', 'ipvs', 'ipvsadm', 'arp', 'capture', 'datapath', 'guard'],
+  realserver: ['wire', 'datapath'],
   session: ['wire', 'ipvs', 'ipvsadm', 'capture', 'lan'],
   cli: [
     'wire',
@@ -30,6 +31,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     'datapath',
     'guard',
     'control',
+    'realserver',
     'session',
   ],
 };

@@ -13,6 +13,8 @@ const packages: Record<string, string> = {
   nginx: 'nginx-light',
   ping: 'iputils-ping',
   promtool: 'prometheus',
+  sysctl: 'procps',
+  tc: 'iproute2',
 };
 
 /**

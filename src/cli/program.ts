@@ -8,6 +8,7 @@ import { addCompletion } from './completion.ts';
 import { addDown } from './down.ts';
 import { addMarks } from './marks.ts';
 import { addPlan } from './plan.ts';
+import { addRealserver } from './realserver.ts';
 import { addReload } from './reload.ts';
 import { addReplay } from './replay.ts';
 import { addRollback } from './rollback.ts';
@@ -48,6 +49,7 @@ export function createProgram(): Command {
   addReplay(program);
   addCapture(program);
   addArp(program);
+  addRealserver(program);
   addCompletion(program);
   program
     .command('ipvsadm')

@@ -19,12 +19,16 @@ export const ENVIRONMENT: Readonly<Record<string, string>> = {
     'Path of the control socket. Default: `/run/dirigo/dirigo.sock` for root, else `dirigo.sock` in the directory that XDG_RUNTIME_DIR names.',
   DIRIGO_STATE: 'Folder of the desired state, where --state is not given.',
   DIRIGO_BPF:
-    'Where programs, maps and links of the XDP data path are pinned. Default: `/sys/fs/bpf/dirigo`.',
+    'Where programs, maps and links of the XDP data path are pinned; those of a real server beside it, with `-realserver` behind. Default: `/sys/fs/bpf/dirigo`.',
+  DIRIGO_REALSERVER_STATE:
+    'Folder of what `dirigo realserver` changed. Default: `/var/lib/dirigo/realserver`.',
+  DIRIGO_ETC: 'Where `dirigo realserver --persist` writes in the place of `/etc`: for images of other hosts.',
 };
 
 const FILES: Readonly<Record<string, string>> = {
   '/run/dirigo/dirigo.sock': 'The control socket of a daemon of root.',
   '/sys/fs/bpf/dirigo': 'Pins of the XDP data path. They outlive the daemon; `dirigo down` removes them.',
+  '/var/lib/dirigo/realserver': 'What `dirigo realserver` changed, for --undo.',
   '/var/lib/dirigo': 'The desired state, where the Debian package runs the daemon.',
   '/etc/default/dirigo': 'Options of the daemon that the Debian package runs.',
 };
