@@ -17,7 +17,7 @@ export function addApply(program: Command): void {
     .command('apply')
     .summary('make the desired state what a file says')
     .description(
-      'Make the desired state what FILE says, in one step: packets meet the old one or the new one. If anything in it is\n' +
+      'Make the desired state what FILE says, in one step: packets meet the old one or the new one. If anything in it is ' +
         'refused, nothing changes. `dirigo rollback` takes it back.',
     )
     .argument('<file>')

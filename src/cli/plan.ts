@@ -26,7 +26,7 @@ export function addPlan(program: Command): void {
     .command('plan')
     .summary('show what another desired state would change')
     .description(
-      'Show what `dirigo apply FILE` would change, and whom it affects: connections that stay or drop, persistent clients\n' +
+      'Show what `dirigo apply FILE` would change, and whom it affects: connections that stay or drop, persistent clients ' +
         'that move to another server. Nothing is changed.',
     )
     .argument('<file>')

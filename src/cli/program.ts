@@ -6,6 +6,7 @@ import { addArp } from './arp.ts';
 import { addCapture } from './capture.ts';
 import { addCompletion } from './completion.ts';
 import { addDown } from './down.ts';
+import { addDrain } from './drain.ts';
 import { addMarks } from './marks.ts';
 import { addPlan } from './plan.ts';
 import { addRealserver } from './realserver.ts';
@@ -46,6 +47,7 @@ export function createProgram(): Command {
   addPlan(program);
   addApply(program);
   addRollback(program);
+  addDrain(program);
   addReplay(program);
   addCapture(program);
   addArp(program);

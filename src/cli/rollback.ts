@@ -17,7 +17,7 @@ export function addRollback(program: Command): void {
     .command('rollback')
     .summary('go back to a desired state that was')
     .description(
-      'Go back to the state before the last revision, or after an earlier one, in one step. Every acknowledged change is a\n' +
+      'Go back to the state before the last revision, or after an earlier one, in one step. Every acknowledged change is a ' +
         'revision: an `ipvsadm` command, an apply, a setting. Going back is one too, so a second rollback undoes the first.',
     )
     .option('--list', 'list the revisions that can be gone back, newest first')

@@ -8,7 +8,7 @@ export function addState(program: Command): void {
     .command('state')
     .summary('print the desired state as JSON')
     .description(
-      'Print the desired state as the JSON that `dirigo plan` and `dirigo apply` read: services with their servers (oldest\n' +
+      'Print the desired state as the JSON that `dirigo plan` and `dirigo apply` read: services with their servers (oldest ' +
         'first), timeouts, synchronisation daemons, settings that are not at their default, rules of firewall marks.',
     )
     .action(() =>

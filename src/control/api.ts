@@ -13,6 +13,7 @@ import { type ApiAnswer, type ApiRequest, Router } from './router.ts';
 import { captureRoutes } from './routes/capture.ts';
 import { connectionRoutes } from './routes/connections.ts';
 import { descriptionRoutes } from './routes/description.ts';
+import { drainRoutes } from './routes/drain.ts';
 import { type DaemonEnd, endRoutes } from './routes/end.ts';
 import { eventRoutes } from './routes/events.ts';
 import { ipvsadmRoutes } from './routes/ipvsadm.ts';
@@ -62,6 +63,7 @@ export class Api {
       ...stateRoutes(environment),
       ...timeoutRoutes(environment),
       ...metricRoutes(environment),
+      ...drainRoutes(environment),
       ...ipvsadmRoutes(environment),
       ...eventRoutes(this.events),
       ...captureRoutes(datapath),

@@ -130,7 +130,6 @@ const SERVICE_FIELDS = [
   'onePacket',
   'localAddresses',
   'clientAddress',
-  'synProxy',
   'destinations',
 ];
 
@@ -164,7 +163,6 @@ export function parseService(at: string, value: unknown): DesiredService {
       'proxy-v2',
     ]);
   }
-  if (given.synProxy !== undefined && asBoolean(`${at}.synProxy`, given.synProxy)) service.synProxy = true;
   const destinations = asArray(`${at}.destinations`, given.destinations).map((each, index) =>
     parseDestination(`${at}.destinations[${index}]`, each, key),
   );

@@ -53,9 +53,6 @@ export class ServiceChecks {
         ? parseIpv4Address(mask) !== undefined
         : /^[1-9][0-9]{0,2}$/.test(mask) && Number(mask) <= 128;
     if (!isMask) throw new IpvsError('EINVAL', `"${mask}" is not a netmask of IPv${family}`);
-    if (service.synProxy && ('mark' in service.key || service.key.protocol !== 'tcp')) {
-      throw new IpvsError('EINVAL', 'the SYN proxy is for TCP services', OWN);
-    }
     const { clientAddress } = service;
     if (clientAddress === undefined) return;
     if (!CLIENT_ADDRESSES.has(clientAddress)) {
@@ -95,7 +92,6 @@ export class ServiceChecks {
     if (destination.lowerThreshold > destination.upperThreshold) {
       throw new IpvsError('ERANGE', 'the lower threshold is above the upper one');
     }
-    if (service.specification.synProxy) requireProxied(destination);
     if (destination.method === 'fullnat') {
       if (service.specification.onePacket) throw new IpvsError('EINVAL', ONE_PACKET_FULLNAT, OWN);
       if (this.#host.isLocal(address)) {
@@ -132,16 +128,6 @@ export class ServiceChecks {
 
 /** Only Dirigo refuses it. */
 const OWN = { isOwn: true };
-
-/** EINVAL if the SYN proxy cannot stand between a client and this server. */
-export function requireProxied({ method, address }: DestinationSpecification): void {
-  if (method === 'masq' || method === 'fullnat') return;
-  throw new IpvsError(
-    'EINVAL',
-    `the SYN proxy needs NAT or FULLNAT: the SYN/ACK of ${address} would not pass the director`,
-    OWN,
-  );
-}
 
 export const ONE_PACKET_FULLNAT =
   'one-packet scheduling forgets a connection before its answer, which FULLNAT has to translate';

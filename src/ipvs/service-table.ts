@@ -14,7 +14,6 @@ import {
   MAXIMUM_TIMEOUT,
   ONE_PACKET_FULLNAT,
   requireInteger,
-  requireProxied,
   ServiceChecks,
 } from './service-checks.ts';
 import {
@@ -225,7 +224,6 @@ export class ServiceTable {
     if (after.onePacket && service.destinations.some(each => each.specification.method === 'fullnat')) {
       throw new IpvsError('EINVAL', ONE_PACKET_FULLNAT, { isOwn: true });
     }
-    if (after.synProxy) for (const each of service.destinations) requireProxied(each.specification);
     const before = service.specification;
     const localsBefore = service.localAddresses;
     this.#setLocalAddresses(service, {

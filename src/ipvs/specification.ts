@@ -35,11 +35,6 @@ export interface ServiceSpecification {
    * the director's own and serve nothing else. Undefined: none; when a service is edited: those it has.
    */
   localAddresses?: readonly string[];
-  /**
-   * The director answers SYNs itself, and a server hears of a connection only once the client has proved to be there.
-   * TCP with NAT or FULLNAT only. Undefined: no; when a service is edited: as it was.
-   */
-  synProxy?: boolean;
   /** How servers behind FULLNAT learn the client's address. Default: `toa` for TCP, and `none` for anything else. */
   clientAddress?: ClientAddress;
 }

@@ -99,7 +99,7 @@ export const OPTION_DESCRIPTIONS: Readonly<
     value: 'interface',
   },
   synproxy: {
-    text: 'With `-A` and `-E`: the director answers SYNs itself, and a server hears of a connection only once its client has proved to be there. TCP with NAT or FULLNAT.',
+    text: 'With `-A` and `-E`: whether the director answers SYNs itself. This version cannot: enable is refused.',
     value: 'enable|disable',
   },
   'client-address': {

@@ -138,7 +138,6 @@ class CommandLine {
   #groupPort = 8848;
   #ttl = 1;
   #localAddress = '';
-  #synProxy: boolean | undefined;
   #clientAddress: ClientAddress | undefined;
   #timeouts: Timeouts = { tcp: 0, tcpFin: 0, udp: 0 };
 
@@ -267,7 +266,7 @@ class CommandLine {
         if (argument !== 'enable' && argument !== 'disable') {
           fail('synproxy switch must be enable or disable\n');
         }
-        this.#synProxy = argument === 'enable';
+        if (argument === 'enable') fail('this version has no SYN proxy: leave -j out, or disable it');
         return;
       case 'client-address':
         this.#give(tag);
@@ -467,7 +466,6 @@ class CommandLine {
       persistenceNetmask: this.#netmask,
       persistenceEngine: this.#engine,
       onePacket,
-      ...(this.#synProxy !== undefined && { synProxy: this.#synProxy }),
       ...(this.#clientAddress !== undefined && { clientAddress: this.#clientAddress }),
     };
   }

@@ -82,9 +82,8 @@ function service(of: ServiceKey): fc.Arbitrary<ServiceSpecification> {
       localAddresses: fc.uniqueArray(isIpv6(of) ? ipv6 : ipv4, { maxLength: 2 }),
       onInterface: fc.boolean(),
       clientAddress: fc.constantFrom(undefined, 'none' as const, 'proxy-v2' as const),
-      synProxy: fc.boolean(),
     })
-    .map(({ localAddresses, onInterface, clientAddress, synProxy, ...drawn }) => ({
+    .map(({ localAddresses, onInterface, clientAddress, ...drawn }) => ({
       ...drawn,
       key: of,
       persistenceNetmask: drawn.persistenceTimeout === 0 ? wholeMask : drawn.persistenceNetmask,
@@ -92,7 +91,6 @@ function service(of: ServiceKey): fc.Arbitrary<ServiceSpecification> {
         localAddresses: localAddresses.map(address => (onInterface ? `${address}%eth0` : address)),
       }),
       ...(clientAddress && isTcp && { clientAddress }),
-      ...(synProxy && isTcp && { synProxy }),
     }));
 }
 
@@ -128,9 +126,8 @@ test('save and restore', () => {
       for (const each of services) {
         first.addService(each.service);
         for (const own of each.servers) {
-          const isProxied = own.method === 'masq' || own.method === 'fullnat';
           if (each.service.onePacket && own.method === 'fullnat') continue;
-          if (!each.service.synProxy || isProxied) first.addDestination(each.service.key, own);
+          first.addDestination(each.service.key, own);
         }
       }
       const saved = runIpvsadm(['-S', '-n', '--complete'], '', first, NO_NAMES).stdout;

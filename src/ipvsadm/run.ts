@@ -197,9 +197,8 @@ function perform(command: Command, target: VirtualServer, names: NameService): s
 
 /** An edit replaces what upstream's ipvsadm knows, and keeps of the rest what it does not name. */
 function withKept(service: ServiceSpecification, target: VirtualServer): ServiceSpecification {
-  const { synProxy, clientAddress } = target.service(service.key) ?? {};
+  const { clientAddress } = target.service(service.key) ?? {};
   return {
-    ...(synProxy !== undefined && { synProxy }),
     ...(clientAddress !== undefined && { clientAddress }),
     ...service,
   };

@@ -53,8 +53,7 @@ function propertiesText(service: ServiceSpecification): string {
     if (!isWholeMask(service.persistenceNetmask)) text += ` mask ${service.persistenceNetmask}`;
     if (service.persistenceEngine !== '') text += ` pe ${service.persistenceEngine}`;
   }
-  if (service.onePacket) text += ' ops';
-  return service.synProxy ? `${text} synproxy` : text;
+  return service.onePacket ? `${text} ops` : text;
 }
 
 /** True for the mask that tells every single address apart, which goes without saying. */

@@ -89,7 +89,6 @@ function serviceRules(service: ServiceStatus, format: ListFormat, names: NameSer
   if (service.schedulerFlags !== 0) {
     text += ` -b ${schedulerFlagNames(service.scheduler, service.schedulerFlags)}`;
   }
-  if (service.synProxy) text += ' -j enable';
   if (service.clientAddress !== undefined) text += ` --client-address ${service.clientAddress}`;
   text += `\n${localAddressRules(service, name)}`;
   for (const server of orderedServers(service, format)) {
