@@ -38,8 +38,7 @@ export function buildDeb(directory: string): string {
     write(join(tree, 'DEBIAN/md5sums'), sums(tree));
     mkdirSync(directory, { recursive: true });
     const path = join(directory, `dirigo_${version}_${architecture}.deb`);
-    // zstd, because most of it is Node and xz takes a minute for that.
-    execFileSync('dpkg-deb', ['--root-owner-group', '-Zzstd', '-z9', '--build', tree, path], {
+    execFileSync('dpkg-deb', ['--root-owner-group', '-Zxz', '-z0', '--build', tree, path], {
       stdio: 'pipe',
     });
     return path;

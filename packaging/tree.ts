@@ -12,7 +12,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { basename, dirname, join, relative } from 'node:path';
 import { gzipSync } from 'node:zlib';
 
 export const ROOT = join(import.meta.dirname, '..');
@@ -41,12 +41,12 @@ export function installTree(build: string, tree: string): void {
   for (const name of productionPackages()) {
     // Sources and manuals of packages are not needed to run them, nor what is for other C libraries.
     const superfluous =
-      /\/(lib\/native|vendor|doc|musl_\w+|CHANGELOG\.md|README\.md|Readme\.md|typings|cnoke\.cjs)$|\.(d\.ts|cc|hh|c|h|inc|asm|S|cpp)$/;
+      /\/(lib\/native|vendor|doc|musl_\w+|CHANGELOG\.md|README\.md|Readme\.md|typings|cnoke\.cjs|trampolines\.cjs|CMakeLists\.txt)$|\.(d\.ts|cc|hh|c|h|inc|asm|S|cpp)$/;
     copy(join(ROOT, name), join(home, name), path => !superfluous.test(path.slice(join(ROOT, name).length)));
   }
   installNode(home);
   for (const [name, folder] of Object.entries(COMMANDS)) {
-    link(join('/', HOME, 'bin', name), join(tree, folder, name));
+    link(relative(folder, join(HOME, 'bin', name)), join(tree, folder, name));
   }
   for (const path of globSync('dist/man/*', { cwd: build })) {
     write(join(tree, 'usr/share/man/man8', `${basename(path)}.gz`), compressed(join(build, path)));
