@@ -17,6 +17,7 @@ import { addSession } from './session.ts';
 import { addSetting } from './setting.ts';
 import { addState } from './state.ts';
 import { addStatus } from './status.ts';
+import { addTop } from './top.ts';
 import { addUp } from './up.ts';
 
 function packageVersion(): string {
@@ -41,6 +42,7 @@ export function createProgram(): Command {
   addDown(program);
   addReload(program);
   addStatus(program);
+  addTop(program);
   addSetting(program);
   addMarks(program);
   addState(program);
