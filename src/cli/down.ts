@@ -55,6 +55,7 @@ async function stop(socket: string, { pid }: DaemonStatus): Promise<string> {
   const { status, body } = await requestOnce(socket, 'POST', '/shutdown', { remove: true });
   if (status !== 200) throw new Error((body as { error: string }).error);
   await untilEnded(pid);
+  if (socket === DEFAULT_SOCKET) removeIfThere(() => rmdirSync('/run/dirigo'));
   return `stopped (pid ${pid})`;
 }
 

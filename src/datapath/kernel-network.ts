@@ -7,6 +7,7 @@
  * objects that others hold are changed in place.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import type { Network, NextHop } from '../ipvs/network.ts';
 import type { HostAddresses } from '../ipvs/service-table.ts';
 import { addressBytes, type Family, formatAddress } from '../wire/address.ts';
@@ -28,6 +29,8 @@ export type FrameSender = (bytes: Uint8Array, start: number, end: number, interf
 const SETTLE = 20;
 /** Milliseconds between two looks at neighbours that need a probe. */
 const PROBE_INTERVAL = 5000;
+/** Has a program end with this process, even if that is killed, where util-linux is there to say so. */
+const WITH_ITS_PARENT = existsSync('/usr/bin/setpriv') ? ['/usr/bin/setpriv', '--pdeathsig', 'TERM'] : [];
 /** Milliseconds before a monitor that ended is started again. */
 const MONITOR_RESTART = 1000;
 /** Frames kept for a neighbour that is not resolved yet. */
@@ -132,7 +135,8 @@ export class KernelNetwork implements Network, HostAddresses {
   }
 
   #watch(): void {
-    const monitor = spawn('ip', ['monitor', 'link', 'address', 'route', 'neigh'], {
+    const [command, ...words] = [...WITH_ITS_PARENT, 'ip', 'monitor', 'link', 'address', 'route', 'neigh'];
+    const monitor = spawn(command as string, words, {
       stdio: ['ignore', 'pipe', 'ignore'],
     });
     this.#monitor = monitor;
