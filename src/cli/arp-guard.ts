@@ -1,11 +1,12 @@
 /** `dirigo arp guard`: the guard in the foreground. */
 import { readFileSync } from 'node:fs';
 import { type Command, Option } from 'commander';
-import type { Binding, ClusterDescription } from '../arp/cluster-knowledge.ts';
+import type { ClusterDescription } from '../arp/cluster-knowledge.ts';
 import { GUARD_EVENT_KINDS, type GuardEvent } from '../arp/guard-events.ts';
-import { GUARD_MODES, type GuardMode, type GuardStatus } from '../guard/guard-service.ts';
+import type { GuardMode, GuardStatus } from '../guard/guard-service.ts';
 import { repeated, seconds, wholeNumber } from './arp-options.ts';
 import { orFail } from './failure.ts';
+import { parseBinding } from './guard-options.ts';
 
 interface GuardOptions {
   interface: string[];
@@ -21,6 +22,7 @@ interface GuardOptions {
   mostAddresses: number;
   rate: number;
   quiet: number;
+  status?: true;
   json?: true;
 }
 
@@ -39,7 +41,7 @@ export function addGuard(arp: Command): void {
       'Follow ARP and IPv6 neighbour discovery on interfaces of this host and tell what contradicts the cluster or what\n' +
         'was seen before. It runs in the foreground until SIGINT or SIGTERM; the daemon does the same with `dirigo up --guard`.',
     )
-    .requiredOption(
+    .option(
       '-i, --interface <name>',
       'guard this interface, or all ports of this bridge (repeat)',
       repeated,
@@ -50,7 +52,7 @@ export function addGuard(arp: Command): void {
         '--mode <mode>',
         'watch: events only; protect: also static entries and corrections; enforce: also drop what contradicts',
       )
-        .choices(GUARD_MODES)
+        .choices(['watch', 'protect', 'enforce'])
         .default('watch'),
     )
     .option('--vip <address>', 'a virtual address (repeat)', repeated, [])
@@ -69,9 +71,10 @@ export function addGuard(arp: Command): void {
     .option('--most-addresses <n>', 'addresses that one MAC may claim in a minute', wholeNumber(1, 65535), 16)
     .option('--rate <n>', 'messages a second that one MAC may send', wholeNumber(1, 1_000_000), 100)
     .option('--quiet <seconds>', 'hold the same event back for this time', seconds(0, 86_400), 30_000)
-    .option('--json', 'a line of JSON an event')
+    .option('--status', "show the daemon's guard (`dirigo up --guard`) and end")
+    .option('--json', 'a line of JSON an event; the status as JSON')
     .addHelpText('after', `\nEvents:\n${eventHelp()}\nWhat to do about each: docs/arp.md.`)
-    .action((options: GuardOptions) => orFail(() => guard(options)));
+    .action((options: GuardOptions) => orFail(() => (options.status ? showStatus(options) : guard(options))));
   for (const option of command.options) {
     if (option.long === '--quiet') option.defaultValueDescription = '30';
   }
@@ -83,7 +86,26 @@ function eventHelp(): string {
     .join('');
 }
 
+async function showStatus({ json }: GuardOptions): Promise<void> {
+  const { ask } = await import('./ask.ts');
+  const { guard: status } = (await ask('GET', '/arp/guard')) as { guard: GuardStatus | null };
+  if (json) {
+    process.stdout.write(`${JSON.stringify(status, null, 2)}\n`);
+    return;
+  }
+  if (!status) throw new Error('this daemon has no guard: start it with `dirigo up --guard <interface>`');
+  for (const { name, mode, filter, lost } of status.interfaces) {
+    const where = filter === null ? '' : `, filter ${filter}`;
+    process.stdout.write(`${name.padEnd(16)} ${mode}${where}${lost ? `, ${lost} messages lost` : ''}\n`);
+  }
+  for (const { address, macs } of status.learned) {
+    process.stdout.write(`${'protected'.padEnd(16)} ${address} at ${macs.join(', ')}\n`);
+  }
+  process.stdout.write(`${summaryText(status)}\n`);
+}
+
 async function guard(options: GuardOptions): Promise<void> {
+  if (options.interface.length === 0) throw new Error('which interface? Name it with --interface');
   const { GuardService } = await import('../guard/guard-service.ts');
   const { EntryOwner, StaticEntries } = await import('../guard/static-entries.ts');
   const { Webhook } = await import('../guard/webhook.ts');
@@ -115,7 +137,7 @@ async function guard(options: GuardOptions): Promise<void> {
   const status = service.status();
   await service.stop();
   await webhook?.close();
-  console.error(summary(status));
+  console.error(`dirigo: ${summaryText(status)}`);
 }
 
 async function describeCluster(options: GuardOptions): Promise<Omit<ClusterDescription, 'own'>> {
@@ -152,14 +174,6 @@ function readEthers(file: string): string {
   }
 }
 
-/** `10.0.0.7` or `10.0.0.7=00:0c:29:3b:07:73`, several MACs with commas. */
-function parseBinding(text: string): Binding {
-  const [address = '', macs, ...others] = text.split('=');
-  if (others.length > 0 || macs === '')
-    throw new Error(`"${text}" is no binding such as 10.0.0.7=00:0c:29:3b:07:73`);
-  return { address, macs: macs?.split(',') ?? [] };
-}
-
 /** The event with its time in words that any program reads. */
 export function eventJson(event: GuardEvent): object {
   return { ...event, time: new Date(event.time).toISOString(), advice: GUARD_EVENT_KINDS[event.kind].advice };
@@ -174,11 +188,11 @@ function eventText(event: GuardEvent, explained: Set<string>): string {
   return `${line}    ${GUARD_EVENT_KINDS[kind].advice}\n`;
 }
 
-function summary(status: GuardStatus): string {
+function summaryText(status: GuardStatus): string {
   const events = Object.entries(status.events).map(([kind, count]) => `${count} ${kind}`);
   const dropped = Object.values(status.dropped).reduce((sum, count) => sum + count, 0);
   return (
-    `dirigo: ${status.observed} messages seen; events: ${events.join(', ') || 'none'}; ` +
+    `${status.observed} messages seen; events: ${events.join(', ') || 'none'}; ` +
     `${status.heldBack} held back; ${dropped} messages dropped; ${status.corrections} corrections`
   );
 }

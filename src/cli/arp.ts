@@ -4,6 +4,7 @@ import type { TableEntry } from '../arp/table.ts';
 import type { Family } from '../wire/address.ts';
 import { addAnnounce } from './arp-announce.ts';
 import { addGuard } from './arp-guard.ts';
+import { addPin } from './arp-pin.ts';
 import { addWhoHas } from './arp-who-has.ts';
 import { orFail } from './failure.ts';
 
@@ -53,6 +54,7 @@ export function addArp(program: Command): void {
     );
   addWhoHas(arp);
   addAnnounce(arp);
+  addPin(arp);
   addGuard(arp);
 }
 

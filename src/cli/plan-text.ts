@@ -120,7 +120,7 @@ function sectionLines({ sections }: Plan, paint: Paint): string[] {
   const line = (change: Kind, text: string): void => {
     lines.push(paint(COLORS[change], `${SIGNS[change]} ${text}`));
   };
-  const { timeouts, settings, marks, syncDaemons } = sections;
+  const { timeouts, settings, marks, pins, syncDaemons } = sections;
   for (const [title, section] of [
     ['timeouts', timeouts],
     ['settings', settings],
@@ -145,10 +145,11 @@ function sectionLines({ sections }: Plan, paint: Paint): string[] {
     for (const each of before) if (!after.includes(each)) line('deleted', each);
     for (const each of after) if (!before.includes(each)) line('added', each);
     if (section && before.toSorted().join('\n') === after.toSorted().join('\n')) {
-      line('edited', 'the order of the mark rules');
+      line('edited', `the order of the ${section === pins ? 'pins' : 'mark rules'}`);
     }
   };
   listed<string>(marks, rule => `mark rule  ${rule}`);
+  listed<string>(pins, pin => `pin  ${pin}`);
   listed<SyncDaemon>(
     syncDaemons,
     ({ role, interfaceName, syncId, group, port }) =>

@@ -3,9 +3,10 @@ import { type Command, Option } from 'commander';
 import type { DatapathKind } from '../datapath/datapath.ts';
 import { type ApiOptions, accessOptions, addApiOptions } from './api-options.ts';
 import { orFail } from './failure.ts';
+import { addGuardOptions, type GuardUpOptions, guardSettings } from './guard-options.ts';
 import { addXdpOptions, type XdpOptions, xdpRequest } from './xdp-options.ts';
 
-interface UpOptions extends XdpOptions, ApiOptions {
+interface UpOptions extends XdpOptions, ApiOptions, GuardUpOptions {
   datapath: DatapathKind;
   interface: string[];
   /** Undefined: the default of the data path; false: nowhere. */
@@ -44,6 +45,7 @@ export function addUp(program: Command): void {
         .default([], 'virtual: eth0=10.0.0.1/24,10.0.0.3/32,2001:db8::1/64'),
     );
   addXdpOptions(command);
+  addGuardOptions(command);
   addApiOptions(command)
     .addOption(
       new Option(
@@ -63,6 +65,7 @@ export function addUp(program: Command): void {
 
 async function check(options: UpOptions): Promise<void> {
   const { datapath: kind, interface: interfaces } = options;
+  await guardSettings(options);
   xdpRequest(kind, options);
   const { checkDatapath } = await import('../datapath/open.ts');
   await import('../control/daemon.ts');
@@ -88,6 +91,7 @@ async function up(options: UpOptions): Promise<void> {
     interfaces: options.interface,
     xdp: xdpRequest(options.datapath, options),
   };
+  const guard = await guardSettings(options);
   const socket = socketPath();
   const supervisor = await Supervisor.connect();
   if (options.replace) {
@@ -104,6 +108,7 @@ async function up(options: UpOptions): Promise<void> {
     successor,
     access,
     log,
+    ...(guard ? { guard } : {}),
     ...(stateFolder === undefined ? {} : { stateFolder }),
   });
   const stop = (): void => {

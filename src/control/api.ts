@@ -7,9 +7,11 @@ import type { Configuration } from './configuration.ts';
 import { Events } from './events.ts';
 import type { Log } from './log.ts';
 import type { SystemNames } from './names.ts';
+import type { NeighbourKeeper } from './neighbour-keeper.ts';
 import { peerText } from './peer.ts';
 import { requester } from './requester.ts';
 import { type ApiAnswer, type ApiRequest, Router } from './router.ts';
+import { arpRoutes } from './routes/arp.ts';
 import { captureRoutes } from './routes/capture.ts';
 import { connectionRoutes } from './routes/connections.ts';
 import { descriptionRoutes } from './routes/description.ts';
@@ -33,6 +35,7 @@ export interface ApiOptions extends DaemonEnd {
   log: Log;
   /** Where TCP is served; undefined: nowhere. */
   listen(): string | undefined;
+  neighbours: NeighbourKeeper;
   /** Default: of its own. */
   events?: Events;
 }
@@ -64,6 +67,7 @@ export class Api {
       ...timeoutRoutes(environment),
       ...metricRoutes(environment),
       ...drainRoutes(environment),
+      ...arpRoutes(environment, options.neighbours),
       ...ipvsadmRoutes(environment),
       ...eventRoutes(this.events),
       ...captureRoutes(datapath),

@@ -1,6 +1,7 @@
 /** Brings about in a director what a step of the desired state says, within one turn: no packet sees half of it. */
 import type { Director } from '../ipvs/director.ts';
 import { MarkRules, parseMarkRule } from '../ipvs/mark-rules.ts';
+import { distinctPins, parsePin } from '../ipvs/pins.ts';
 import { DEFAULT_SETTINGS, settingName } from '../ipvs/settings.ts';
 import type { SyncDaemon } from '../ipvs/specification.ts';
 import type { DesiredService } from './desired-state.ts';
@@ -16,7 +17,7 @@ export function applyPatch(
   interfaceIndex: (name: string) => number | undefined,
 ): void {
   const server = director.administration;
-  const { settings, marks, timeouts, syncDaemons } = patch.sections;
+  const { settings, marks, pins, timeouts, syncDaemons } = patch.sections;
   if (settings) {
     const after: Record<string, number> = JSON.parse(settings.after);
     for (const name of Object.keys({ ...JSON.parse(settings.before), ...after })) {
@@ -24,6 +25,7 @@ export function applyPatch(
     }
   }
   if (marks) director.marks = new MarkRules(JSON.parse(marks.after).map(parseMarkRule), interfaceIndex);
+  if (pins) director.pins = distinctPins(JSON.parse(pins.after).map(parsePin));
   if (timeouts) server.setTimeouts(JSON.parse(timeouts.after));
   const daemons = syncDaemons && daemonSteps(JSON.parse(syncDaemons.before), JSON.parse(syncDaemons.after));
   for (const daemon of daemons?.stopped ?? []) server.stopSyncDaemon(daemon.role);

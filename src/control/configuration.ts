@@ -59,6 +59,7 @@ const SECTION_OF: Readonly<Partial<Record<ConfigurationChange['kind'], Section>>
   'daemon-stopped': 'syncDaemons',
   setting: 'settings',
   marks: 'marks',
+  pins: 'pins',
 };
 
 export class Configuration {

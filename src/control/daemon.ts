@@ -7,10 +7,12 @@ import type { Access, TcpAccess } from './access.ts';
 import { localAdmission, tokenAdmission } from './admission.ts';
 import { Api } from './api.ts';
 import { Configuration } from './configuration.ts';
+import { Events } from './events.ts';
 import { announceSuccessor, endHandover } from './handover.ts';
 import { createApiServer } from './http-server.ts';
 import { Log } from './log.ts';
 import { SystemNames } from './names.ts';
+import { type GuardSettings, NeighbourKeeper } from './neighbour-keeper.ts';
 import { peerText } from './peer.ts';
 import { requester } from './requester.ts';
 import type { ShutdownOptions } from './routes/end.ts';
@@ -26,6 +28,8 @@ export interface DaemonOptions {
   stateFolder?: string;
   /** Default: the system's, DNS included. */
   names?: SystemNames;
+  /** The guard over ARP and neighbour discovery; without it, there is none. */
+  guard?: GuardSettings;
   /** What begins after this one when it is asked to reload; without it, it cannot be. */
   successor?: Successor;
   /** Beside the owner's. */
@@ -50,6 +54,7 @@ export class Daemon {
   /** Called when it is about to begin anew. */
   onReload: () => void = () => {};
   readonly #configuration: Configuration;
+  readonly #neighbours: NeighbourKeeper;
   readonly #server: Server;
   readonly #tcpServer: Server | undefined;
   readonly #api: Api;
@@ -64,19 +69,24 @@ export class Daemon {
     lock: SocketLock,
     datapath: Datapath,
     configuration: Configuration,
+    events: Events,
+    neighbours: NeighbourKeeper,
+    log: Log,
   ) {
     this.socket = options.socket;
     this.datapath = datapath;
     this.#lock = lock;
     this.#configuration = configuration;
+    this.#neighbours = neighbours;
     this.#successor = options.successor;
-    this.#log = options.log ?? new Log({ level: 'error' });
-    const log = this.#log;
+    this.#log = log;
     this.#api = new Api({
       datapath,
       log,
       listen: () => this.listen,
       configuration,
+      events,
+      neighbours,
       names: options.names ?? new SystemNames(),
       version: packageVersion(),
       // The answer to the request that asks for it goes out first.
@@ -107,13 +117,18 @@ export class Daemon {
   static async start(options: DaemonOptions): Promise<Daemon> {
     const lock = await lockSocket(options.socket);
     let datapath: Datapath | undefined;
+    let neighbours: NeighbourKeeper | undefined;
+    const log = options.log ?? new Log({ level: 'error' });
     try {
       const folder = options.stateFolder === undefined ? undefined : new StateFolder(options.stateFolder);
       datapath = await options.openDatapath();
       const configuration = new Configuration({ datapath, folder });
       configuration.restore();
       await datapath.start();
-      const daemon = new Daemon(options, lock, datapath, configuration);
+      const events = new Events();
+      neighbours = new NeighbourKeeper({ datapath, configuration, events, log, guard: options.guard });
+      await neighbours.start();
+      const daemon = new Daemon(options, lock, datapath, configuration, events, neighbours, log);
       const { gid, tcp } = options.access ?? {};
       if (tcp && daemon.#tcpServer) await listenOnTcp(daemon.#tcpServer, tcp);
       await listenPrivately(daemon.#server, options.socket, gid).catch((error: unknown) => {
@@ -131,6 +146,7 @@ export class Daemon {
       return daemon;
     } catch (error) {
       endHandover(options.socket);
+      await neighbours?.stop({ remove: datapath?.status().adopted !== true });
       // What a predecessor left goes on forwarding; the next attempt will find it.
       await datapath?.stop({ remove: datapath.status().adopted !== true });
       lock.release();
@@ -193,6 +209,7 @@ export class Daemon {
     await Promise.all([this.#server, this.#tcpServer].map(server => server && closed(server)));
     try {
       await this.#configuration.close();
+      await this.#neighbours.stop(options);
       await this.datapath.stop(options);
     } finally {
       this.#lock.release();

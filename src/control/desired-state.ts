@@ -4,6 +4,7 @@
  */
 import type { Director } from '../ipvs/director.ts';
 import { formatMarkRule } from '../ipvs/mark-rules.ts';
+import { formatPin } from '../ipvs/pins.ts';
 import type { Service } from '../ipvs/service-table.ts';
 import { DEFAULT_SETTINGS, settingName } from '../ipvs/settings.ts';
 import type {
@@ -24,6 +25,8 @@ export interface DesiredState {
   settings: Readonly<Record<string, number>>;
   /** Rules of firewall marks, as `parseMarkRule` reads them. */
   marks: readonly string[];
+  /** Static bindings of addresses to MACs, as `parsePin` reads them. */
+  pins: readonly string[];
   /** Oldest first. */
   services: readonly DesiredService[];
 }
@@ -47,6 +50,7 @@ export function captureSections(director: Director): Omit<DesiredState, 'version
     syncDaemons: director.administration.syncDaemons(),
     settings: Object.fromEntries(settings),
     marks: director.marks.rules.map(formatMarkRule),
+    pins: director.pins.map(formatPin),
   };
 }
 

@@ -1,6 +1,7 @@
 /** Tries a configuration that stands in a file on a table of its own, so that what a director would refuse is known before. */
 import type { Director } from '../ipvs/director.ts';
 import { MarkRules, parseMarkRule } from '../ipvs/mark-rules.ts';
+import { distinctPins, formatPin, parsePin } from '../ipvs/pins.ts';
 import type { CounterSource, ServiceTable } from '../ipvs/service-table.ts';
 import { DEFAULT_SETTINGS, parseSetting, settingName } from '../ipvs/settings.ts';
 import type {
@@ -44,7 +45,7 @@ export function readTarget(text: string, options: TargetOptions): PartialState {
 function readJson(text: string, { director, interfaceIndex }: TargetOptions): PartialState {
   const state = orTargetError('', () => parseStateText(text));
   const table = director.administration.draft();
-  const { timeouts, syncDaemons, settings, marks, services } = state;
+  const { timeouts, syncDaemons, settings, marks, pins, services } = state;
   if (timeouts) orTargetError('timeouts', () => table.setTimeouts(timeouts));
   for (const [at, { destinations, ...service }] of (services ?? []).entries()) {
     const name = `services[${at}] (${serviceKeyText(service.key)})`;
@@ -61,6 +62,7 @@ function readJson(text: string, { director, interfaceIndex }: TargetOptions): Pa
     ...(syncDaemons && { syncDaemons: table.syncDaemons() }),
     ...(settings && { settings: orTargetError('settings', () => checkSettings(settings)) }),
     ...(marks && { marks: orTargetError('marks', () => checkMarks(marks, interfaceIndex)) }),
+    ...(pins && { pins: orTargetError('pins', () => distinctPins(pins.map(parsePin)).map(formatPin)) }),
     ...(services && { services: servicesOf(table) }),
   };
 }

@@ -1,6 +1,7 @@
 /** Finds the route of a request, checks the request against its declaration, and makes what goes wrong an answer. */
 
 import { MarkRuleError } from '../ipvs/mark-rules.ts';
+import { PinError } from '../ipvs/pins.ts';
 import { SettingError } from '../ipvs/settings.ts';
 import { IpvsError, type IpvsErrorCode } from '../ipvs/specification.ts';
 import { RevisionError, StateNotKept } from './configuration.ts';
@@ -188,6 +189,7 @@ function refusalOf(error: unknown): RequestRefused | undefined {
   if (
     error instanceof SettingError ||
     error instanceof MarkRuleError ||
+    error instanceof PinError ||
     error instanceof StateTextError ||
     error instanceof RevisionError
   ) {

@@ -227,9 +227,9 @@ function* snapshotSlices(
   services: readonly string[],
   revision: number,
 ): Generator<string> {
-  const { timeouts, syncDaemons, settings, marks } = sections;
+  const { timeouts, syncDaemons, settings, marks, pins } = sections;
   yield `{"version":1,"revision":${revision},"timeouts":${timeouts},"syncDaemons":${syncDaemons},` +
-    `"settings":${settings},"marks":${marks},"services":[\n`;
+    `"settings":${settings},"marks":${marks},"pins":${pins},"services":[\n`;
   let slice = '';
   for (const [index, text] of services.entries()) {
     slice += index === services.length - 1 ? `${text}\n` : `${text},\n`;

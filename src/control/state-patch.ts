@@ -10,7 +10,7 @@ import type { DesiredService, DesiredState } from './desired-state.ts';
 import type { PartialState } from './state-text.ts';
 
 /** The parts of the state beside the services. */
-export const SECTIONS = ['timeouts', 'syncDaemons', 'settings', 'marks'] as const;
+export const SECTIONS = ['timeouts', 'syncDaemons', 'settings', 'marks', 'pins'] as const;
 export type Section = (typeof SECTIONS)[number];
 
 /** A service before and after; null: there is none. */
@@ -42,6 +42,7 @@ export class StateModel {
       syncDaemons: JSON.stringify(state.syncDaemons),
       settings: JSON.stringify(state.settings),
       marks: JSON.stringify(state.marks),
+      pins: JSON.stringify(state.pins),
     };
     for (const service of state.services) {
       this.services.set(serviceKeyText(service.key), JSON.stringify(service));
@@ -56,6 +57,7 @@ export class StateModel {
       syncDaemons: section('syncDaemons'),
       settings: section('settings'),
       marks: section('marks'),
+      pins: section('pins'),
       services: [...this.services.values()].map(text => JSON.parse(text) as DesiredService),
     };
   }
@@ -133,6 +135,7 @@ const EMPTY_STATE: DesiredState = {
   syncDaemons: [],
   settings: {},
   marks: [],
+  pins: [],
   services: [],
 };
 

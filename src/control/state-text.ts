@@ -30,12 +30,12 @@ export interface PartialState extends Partial<DesiredState> {
 /** What stands in a snapshot. @throws StateTextError, SyntaxError */
 export function parseStoredState(text: string): { state: DesiredState; revision: number } {
   const fields = asObject('', JSON.parse(text), [...STATE_FIELDS, 'revision']);
-  const { timeouts, syncDaemons, settings = {}, marks = [], services } = parseFields(fields);
+  const { timeouts, syncDaemons, settings = {}, marks = [], pins = [], services } = parseFields(fields);
   if (!timeouts || !syncDaemons || !services) {
     throw new StateTextError('timeouts, syncDaemons and services have to be there');
   }
   const revision = fields.revision === undefined ? 0 : wholeNumber('revision', fields.revision);
-  return { state: { version: 1, timeouts, syncDaemons, settings, marks, services }, revision };
+  return { state: { version: 1, timeouts, syncDaemons, settings, marks, pins, services }, revision };
 }
 
 /**
@@ -52,10 +52,10 @@ export function parseStateText(text: string): PartialState {
   return parseFields(asObject('', value, [...STATE_FIELDS, 'revision']));
 }
 
-const STATE_FIELDS = ['version', 'timeouts', 'syncDaemons', 'settings', 'marks', 'services'] as const;
+const STATE_FIELDS = ['version', 'timeouts', 'syncDaemons', 'settings', 'marks', 'pins', 'services'] as const;
 
 function parseFields(fields: Record<string, unknown>): PartialState {
-  const { version, timeouts, syncDaemons, settings, marks, services } = fields;
+  const { version, timeouts, syncDaemons, settings, marks, pins, services } = fields;
   if (version !== 1) {
     throw new StateTextError(
       version === undefined
@@ -74,6 +74,9 @@ function parseFields(fields: Record<string, unknown>): PartialState {
     ...(settings !== undefined && { settings: parseSettings(settings) }),
     ...(marks !== undefined && {
       marks: asArray('marks', marks).map((each, at) => asText(`marks[${at}]`, each)),
+    }),
+    ...(pins !== undefined && {
+      pins: asArray('pins', pins).map((each, at) => asText(`pins[${at}]`, each)),
     }),
     ...(services !== undefined && {
       services: asArray('services', services).map((each, at) => parseService(`services[${at}]`, each)),

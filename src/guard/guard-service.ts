@@ -14,11 +14,10 @@ import { type FilterPlace, GuardFilter } from './filter.ts';
 import type { FilterVerdict } from './filter-layout.ts';
 import { type LinkRoles, readLinkRoles } from './link-roles.ts';
 import { directRoute, Segment, segmentInterface, sourceFor } from './segment.ts';
-import type { StaticEntries, StaticEntry } from './static-entries.ts';
+import type { EntryKeeper, StaticEntry } from './static-entries.ts';
 
 /** `protect` does what `watch` does and more, `enforce` what `protect` does. */
-export const GUARD_MODES = ['watch', 'protect', 'enforce'] as const;
-export type GuardMode = (typeof GUARD_MODES)[number];
+export type GuardMode = 'watch' | 'protect' | 'enforce';
 
 export interface GuardedInterface {
   /** An interface, a bridge (all its ports), or one port of a bridge. */
@@ -31,7 +30,7 @@ export interface GuardServiceOptions {
   /** What is known of the cluster; this host's own addresses are found out. */
   cluster: Omit<ClusterDescription, 'own'>;
   /** Where static entries go. */
-  entries: StaticEntries;
+  entries: EntryKeeper;
   /** Where a director's program is pinned. */
   directory: string;
   limits?: Partial<GuardLimits>;
@@ -92,6 +91,7 @@ export class GuardService {
   #restarting: NodeJS.Timeout | undefined;
   readonly #timers: NodeJS.Timeout[] = [];
   #work: Promise<void> = Promise.resolve();
+  #entries: readonly StaticEntry[] = [];
   #phase: 'new' | 'running' | 'stopped' = 'new';
 
   constructor(options: GuardServiceOptions) {
@@ -161,7 +161,7 @@ export class GuardService {
       heldBack: this.#guard.heldBack,
       dropped: this.#filter?.counts() ?? {},
       corrections: this.#corrections.sent,
-      staticEntries: this.#options.entries.entries.length,
+      staticEntries: this.#entries.length,
       learned: [...this.#learned].map(([address, mac]) => ({ address, macs: [mac] })),
     };
   }
@@ -201,7 +201,8 @@ export class GuardService {
     if ((this.#phase as string) === 'stopped') return;
     this.#guard.cluster = this.#knowledge(state);
     this.#writeFilter();
-    const problems = await this.#options.entries.set(this.#staticEntries(state));
+    this.#entries = this.#staticEntries(state);
+    const problems = await this.#options.entries.set(this.#entries);
     for (const problem of problems) this.#notice(problem);
   }
 

@@ -23,9 +23,16 @@ interface NeighbourJson {
   protocol?: string;
 }
 
-export class StaticEntries {
+/** Where static entries are asked for. */
+export interface EntryKeeper {
+  /** Makes exactly these static. Returns what could not be done, in words. */
+  set(wanted: readonly StaticEntry[]): Promise<string[]>;
+  /** Asks for none any more. */
+  release(): Promise<void>;
+}
+
+export class StaticEntries implements EntryKeeper {
   readonly #owner: number;
-  #wanted: readonly StaticEntry[] = [];
   /** Changes happen one after the other. */
   #queue: Promise<unknown> = Promise.resolve();
 
@@ -33,17 +40,11 @@ export class StaticEntries {
     this.#owner = owner;
   }
 
-  /** The entries that were asked for last. */
-  get entries(): readonly StaticEntry[] {
-    return this.#wanted;
-  }
-
   /**
    * Makes exactly these entries static; others of this owner become ordinary ones again, which the kernel checks.
    * @returns what could not be done, in words
    */
   set(wanted: readonly StaticEntry[]): Promise<string[]> {
-    this.#wanted = wanted;
     const done = this.#queue.then(() => this.#set(wanted));
     this.#queue = done.catch(() => {});
     return done;
@@ -62,9 +63,7 @@ export class StaticEntries {
       kept.add(key);
       if (isPermanent && known?.lladdr === mac) continue;
       if (isPermanent && !isOurs) {
-        problems.push(
-          `the kernel's table has ${address} at ${known?.lladdr} on ${device} by somebody else's hand: \`ip neigh del ${address} dev ${device}\` first`,
-        );
+        problems.push(conflictText(known, device));
         continue;
       }
       lines.push(
@@ -85,10 +84,24 @@ export class StaticEntries {
     return problems;
   }
 
+  /** What stands in the way of entries: others that an administrator made for the same addresses, in words. */
+  async conflicts(wanted: readonly StaticEntry[]): Promise<string[]> {
+    const table = await readTable();
+    return wanted.flatMap(({ address, mac, interface: device }) => {
+      const known = table.find(({ dst, dev }) => dst === address && dev === device);
+      const isTheirs = known?.state?.includes('PERMANENT') && known.protocol !== String(this.#owner);
+      return known && isTheirs && known.lladdr !== mac ? [conflictText(known, device)] : [];
+    });
+  }
+
   /** Leaves all entries of this owner to the kernel again. */
   async release(): Promise<void> {
     await this.set([]);
   }
+}
+
+function conflictText({ dst, lladdr }: NeighbourJson, device: string): string {
+  return `the kernel's table has ${dst} at ${lladdr} on ${device} by somebody else's hand: \`ip neigh del ${dst} dev ${device}\` first`;
 }
 
 async function readTable(): Promise<NeighbourJson[]> {

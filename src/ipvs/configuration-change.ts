@@ -28,6 +28,8 @@ export type ConfigurationChange =
   | { kind: 'daemon-stopped'; role: SyncRole }
   | { kind: 'setting'; name: string; value: number }
   /** The rules of firewall marks, all of them, as `parseMarkRule` reads them. */
-  | { kind: 'marks'; rules: readonly string[] };
+  | { kind: 'marks'; rules: readonly string[] }
+  /** The static bindings of addresses to MACs, all of them, as `parsePin` reads them. */
+  | { kind: 'pins'; pins: readonly string[] };
 
 export type ConfigurationListener = (change: ConfigurationChange) => void;

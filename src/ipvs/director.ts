@@ -27,6 +27,7 @@ import { Lifecycle } from './lifecycle.ts';
 import { LocalAddresses } from './local-addresses.ts';
 import { formatMarkRule, MarkRules } from './mark-rules.ts';
 import type { Network } from './network.ts';
+import { formatPin, type Pin } from './pins.ts';
 import { Related } from './related.ts';
 import { Refused, Scheduling, setKey, setReplyKey } from './scheduling.ts';
 import { SctpState, sctpEvent } from './sctp-states.ts';
@@ -96,6 +97,7 @@ export class Director {
   /** FTP control connections: `ftp.expected`, `ftp.rewritten`. */
   readonly ftp: Ftp;
   #marks: MarkRules;
+  #pins: readonly Pin[] = [];
   readonly #sip: SipTemplates;
   readonly #network: Network;
   readonly #errors: IcmpErrors;
@@ -210,6 +212,16 @@ export class Director {
     if (name === 'drop_entry' || name === 'drop_packet' || name === 'secure_tcp') this.defence.update();
     this.#applySettings();
     this.administration.changed({ kind: 'setting', name, value: this.settings[settingName(name)] });
+  }
+
+  /** Static bindings of addresses to MACs; kept here as part of the configuration, brought about by the environment. */
+  get pins(): readonly Pin[] {
+    return this.#pins;
+  }
+
+  set pins(pins: readonly Pin[]) {
+    this.#pins = pins;
+    this.administration.changed({ kind: 'pins', pins: pins.map(formatPin) });
   }
 
   /** Firewall marks by rule; may be replaced at any time. */
