@@ -34,7 +34,7 @@
 #define ECN_MASK 3
 #define ECN_CONGESTION 3
 
-/* src/realserver/decapsulation.ts: TunnelBit */
+/* src/realserver/tunnel.ts: TunnelBit */
 #define TUNNEL_IPIP 1
 #define TUNNEL_GUE 2
 #define TUNNEL_GRE 4
@@ -48,7 +48,7 @@ struct settings {
 	__u16 reserved;
 };
 
-/* src/realserver/decapsulation.ts: DecapsulationCount */
+/* src/realserver/tunnel.ts: DECAPSULATION_COUNTS */
 enum count {
 	COUNT_DECAPSULATED,
 	COUNT_NOT_A_DIRECTOR,

@@ -30,7 +30,7 @@
 
 #define IPV4_MAPPED bpf_htonl(0xffff)
 
-/* src/realserver/toa-programs.ts: ToaCount */
+/* src/realserver/fullnat.ts: TOA_COUNTS */
 enum count {
 	COUNT_TOLD,
 	COUNT_WITHOUT,

@@ -67,7 +67,7 @@ export function addRealserver(program: Command): void {
     .addOption(
       new Option(
         '--director <address>',
-        "nat: the director on this network; tun: address or prefix of a director, others' tunnels are refused; repeat for more",
+        "nat: the director on this network; tun: address or prefix of a director, others' tunnels are refused; dr: it is not to be the gateway; repeat for more",
       )
         .argParser(collect)
         .default([], 'none'),

@@ -34,7 +34,10 @@ describe('dirigo realserver --mode fullnat', { skip }, () => {
   before(async () => {
     lab = await RealserverLaboratory.open();
     words = ['--mode', 'fullnat', '--lip', LIP, '--lip', LIP6, '--cgroup', lab.cgroup];
-    await lab.startNginx('web01', 'listen 80; listen [::]:80 ipv6only=on; listen [::]:81 ipv6only=off;');
+    await lab.startNginx(
+      'web01',
+      'listen 80; listen [::]:80 ipv6only=on; listen [::]:81 ipv6only=off; listen 84 deferred;',
+    );
     const toa = { clientAddress: 'toa' };
     const at = (port: number, address: string, server: string): object => ({
       key: { protocol: 'tcp', address, port },
@@ -50,6 +53,7 @@ describe('dirigo realserver --mode fullnat', { skip }, () => {
       at(81, VIP6, '2001:db8::7'),
       at(82, VIP, '10.0.0.7'),
       at(83, VIP, '10.0.0.7'),
+      at(84, VIP, '10.0.0.7'),
     ]);
     await eventually(() => lab.fetch('client', `http://${VIP}/`).includes('web01'), 'a page by FULLNAT');
     await eventually(() => lab.fetch('client', `http://[${VIP6}]/`).includes('web01'), 'a page by IPv6');
@@ -100,6 +104,28 @@ describe('dirigo realserver --mode fullnat', { skip }, () => {
     const ask = (port: number): string => lab.fetch('client', '--http0.9', `http://${VIP}:${port}/`);
     await eventually(() => ask(83) === LIP, 'a program outside of the cgroup sees the director');
     await eventually(() => ask(82) === CLIENT, 'a program in the cgroup sees the client');
+  });
+
+  test('handshakes that end otherwise: with data, or by a SYN cookie', () => {
+    assert.match(lab.fetch('client', `http://${VIP}:84/who`), new RegExp(`^${CLIENT} `), 'deferred accept');
+    const cookies = (): number => {
+      const counters = lab.run('web01', 'nstat', '-asz', 'TcpExtSyncookiesRecv');
+      return Number(/SyncookiesRecv +(\d+)/.exec(counters)?.[1]);
+    };
+    const before = lab.run('web01', 'sysctl', '-n', 'net.ipv4.tcp_syncookies').trim();
+    const earlier = cookies();
+    lab.run('web01', 'sysctl', '-qw', 'net.ipv4.tcp_syncookies=2');
+    try {
+      for (const [host, client] of [
+        [VIP, CLIENT],
+        [`[${VIP6}]`, CLIENT6],
+      ] as const) {
+        assert.match(lab.fetch('client', `http://${host}/who`), new RegExp(`^${client} `), 'SYN cookies');
+      }
+      assert.equal(cookies() - earlier, 2);
+    } finally {
+      lab.run('web01', 'sysctl', '-qw', `net.ipv4.tcp_syncookies=${before}`);
+    }
   });
 
   test('who connects directly is shown as who it is', () => {
