@@ -9,6 +9,7 @@ import { Api } from './api.ts';
 import { Configuration } from './configuration.ts';
 import { Events } from './events.ts';
 import { announceSuccessor, endHandover } from './handover.ts';
+import { HEALTH_INTERVAL, HealthWatch } from './health-watch.ts';
 import { createApiServer } from './http-server.ts';
 import { Log } from './log.ts';
 import { SystemNames } from './names.ts';
@@ -59,6 +60,7 @@ export class Daemon {
   readonly #tcpServer: Server | undefined;
   readonly #api: Api;
   readonly #log: Log;
+  readonly #watching: NodeJS.Timeout;
   readonly #lock: SocketLock;
   readonly #successor: Successor | undefined;
   #stopping: Promise<void> | undefined;
@@ -96,6 +98,8 @@ export class Daemon {
         setImmediate(() => void this.#beginAnew());
       },
     });
+    const watch = new HealthWatch(datapath.director, this.#api.events, log);
+    this.#watching = setInterval(() => watch.look(), HEALTH_INTERVAL).unref();
     const { gid, tcp } = options.access ?? {};
     const api = this.#api;
     this.#server = createApiServer({ api, log, admission: localAdmission(gid) });
@@ -206,6 +210,7 @@ export class Daemon {
     });
     this.#api.events.publish('daemon', { state: 'stopping', successor: options.successor === true });
     this.#api.events.close();
+    clearInterval(this.#watching);
     await Promise.all([this.#server, this.#tcpServer].map(server => server && closed(server)));
     try {
       await this.#configuration.close();

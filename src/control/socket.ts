@@ -2,7 +2,7 @@
  * The control socket, and the rule that one daemon holds it. A lock that dies with its holder (a socket in the abstract
  * namespace) tells a live daemon from one that was killed and left its socket behind.
  */
-import { chmodSync, chownSync, lstatSync, mkdirSync, rmdirSync, rmSync } from 'node:fs';
+import { chmodSync, chownSync, lstatSync, mkdirSync, rmdirSync, rmSync, statSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
 import { dirname, resolve } from 'node:path';
 import { requestOnce } from './request.ts';
@@ -79,8 +79,8 @@ export async function listenPrivately(server: Server, path: string, gid?: number
   try {
     chownSync(path, owner, gid);
     chmodSync(path, 0o660);
-    // The folder is ours alone as well; others are their makers' business.
-    if (path === DEFAULT_SOCKET) {
+    // The folder may be ours alone as well; others are their makers' business.
+    if (path === DEFAULT_SOCKET && (statSync(dirname(path)).mode & 0o001) === 0) {
       chownSync(dirname(path), owner, gid);
       chmodSync(dirname(path), 0o710);
     }
