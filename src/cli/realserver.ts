@@ -208,7 +208,7 @@ function modeOf({ mode }: RealserverOptions): string {
 
 function requireRoot(): void {
   if (process.geteuid?.() !== 0) {
-    throw new Error('changing addresses, settings and routes needs root; --check and --print do not');
+    throw new Error('changing addresses, settings, routes and programs needs root; --print does not');
   }
 }
 

@@ -46,6 +46,8 @@ export class PinnedObjectStep implements Step {
   }
 
   isMade(): boolean {
+    // Others see nothing in the directory, which is not the same as nothing being there.
+    if (process.geteuid?.() !== 0) throw new Error('looking at BPF programs needs root: run this as root');
     return [...this.#programs, ...this.#maps].every(name => existsSync(join(this.directory, name)));
   }
 
@@ -114,6 +116,7 @@ export class EntryStep implements Step {
     const bytes = (data: Uint8Array): string =>
       Array.from(data, byte => byte.toString(16).padStart(2, '0')).join(' ');
     return [
+      `# ${this.label}`,
       `bpftool map update pinned ${quoted(this.#map)} key hex ${bytes(this.#key)} value hex ${bytes(this.#value)}`,
     ];
   }
