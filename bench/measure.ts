@@ -29,3 +29,11 @@ export function report({ what, value, unit, target }: Row): void {
 export function heading(text: string): void {
   process.stdout.write(`\n${text}\n`);
 }
+
+/** Says how many times as much one is as the other, and whether that is what was aimed at. */
+export function reportRatio(what: string, ratio: number, target: number): void {
+  const verdict = ratio >= target ? 'met' : 'MISSED';
+  process.stdout.write(
+    `  ${what.padEnd(30)} ${ratio.toFixed(2).padStart(7)} times  (target ${target}: ${verdict})\n`,
+  );
+}

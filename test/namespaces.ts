@@ -38,7 +38,8 @@ export class NamespaceLab {
     // Without duplicate address detection an address may be used at once.
     this.run(name, 'sysctl', '-qw', 'net.ipv6.conf.all.accept_dad=0', 'net.ipv6.conf.eth0.accept_dad=0');
     this.#ip(name, 'link set eth0 up');
-    // Frames that leave by XDP need a receiver with NAPI, and checksums that are complete.
+    // Frames that leave by XDP need a receiver with NAPI, and checksums that are complete, as on a wire: also of what
+    // the bridge had put together from several segments.
     this.run('lan', 'ethtool', '-K', port, 'gro', 'on', 'tx', 'off');
     this.run(name, 'ethtool', '-K', 'eth0', 'gro', 'on', 'tx', 'off');
   }

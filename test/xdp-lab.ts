@@ -7,6 +7,7 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { removePinned } from '../src/datapath/xdp/fast-path.ts';
+import type { Transfer } from './bulk.ts';
 import type { ReceivedFlow, SentFlows } from './datagrams.ts';
 import { NamespaceLab } from './namespaces.ts';
 
@@ -128,6 +129,31 @@ export class XdpLab {
     });
     await once(child, 'close');
     return JSON.parse(output) as SentFlows;
+  }
+
+  /** Starts the other end of `transfer`. */
+  async startBulkServer(host: string, port: number): Promise<{ end(): Promise<void> }> {
+    const child = this.lab.start(host, {}, node, join(root, 'test/bulk.ts'), 'serve', String(port));
+    await started(child);
+    return {
+      end: async () => {
+        const closed = once(child, 'close');
+        child.stdin?.end();
+        await closed;
+      },
+    };
+  }
+
+  /** Sends or fetches bytes over one TCP connection from the client; at most a minute. */
+  async transfer(direction: 'up' | 'down', address: string, port: number, bytes: number): Promise<Transfer> {
+    const words = [direction, address, String(port), String(bytes)];
+    const child = this.lab.start('client', {}, 'timeout', '60', node, join(root, 'test/bulk.ts'), ...words);
+    let output = '';
+    child.stdout?.on('data', text => {
+      output += text;
+    });
+    await once(child, 'close');
+    return JSON.parse(output || '{"bytes":0,"seconds":60}') as Transfer;
   }
 
   async remove(): Promise<void> {

@@ -11,6 +11,8 @@ export interface HostInterface {
   mtu: number;
   isUp: boolean;
   isLoopback: boolean;
+  /** The kind of a device that stands on others or has no wire (`vlan`, `bridge`, `veth`); empty for a plain one. */
+  kind: string;
 }
 
 export interface HostAddress {
@@ -61,6 +63,7 @@ interface AddressJson {
   flags: string[];
   mtu: number;
   address?: string;
+  linkinfo?: { info_kind?: string };
   addr_info?: { family: string; local?: string; prefixlen: number; scope: string }[];
 }
 
@@ -95,7 +98,7 @@ const MISSING = 'the command `ip` is missing: install it (Debian: apt-get instal
 /** Reads the state, waiting for it. @throws Error if iproute2 is missing */
 export function readHostStateSync(): HostState {
   try {
-    const batch = execFileSync('ip', ['-json', '-batch', '-'], {
+    const batch = execFileSync('ip', ['-json', '-details', '-batch', '-'], {
       input: BATCH,
       encoding: 'utf8',
       stdio: 'pipe',
@@ -113,10 +116,35 @@ export function readHostStateSync(): HostState {
 
 export async function readHostState(): Promise<HostState> {
   const [batch, routes6] = await Promise.all([
-    runIp(['-json', '-batch', '-'], BATCH),
+    runIp(['-json', '-details', '-batch', '-'], BATCH),
     runIp(['-json', '-6', 'route', 'show', 'table', 'main']),
   ]);
   return parseHostState(batch, routes6);
+}
+
+/**
+ * Seconds since each neighbour last answered, by `neighbourKey`.
+ * @param interfaces whose indexes the keys have
+ */
+export async function readConfirmations(interfaces: readonly HostInterface[]): Promise<Map<string, number>> {
+  const indexes = new Map(interfaces.map(({ name, index }) => [name, index]));
+  const known = JSON.parse((await runIp(['-json', '-statistics', 'neigh', 'show'])) || '[]') as {
+    dst: string;
+    dev: string;
+    confirmed?: number;
+  }[];
+  const ages = new Map<string, number>();
+  for (const { dst, dev, confirmed } of known) {
+    const address = parseAddress(dst);
+    if (!address || confirmed === undefined) continue;
+    ages.set(neighbourKey(indexes.get(dev) ?? 0, formatAddress(address)), confirmed);
+  }
+  return ages;
+}
+
+/** @param address canonical text */
+export function neighbourKey(interfaceIndex: number, address: string): string {
+  return `${interfaceIndex} ${address}`;
 }
 
 /** Runs iproute2 and returns what it printed. */
@@ -158,6 +186,7 @@ function readLink(link: AddressJson, state: HostState, indexes: Map<string, numb
     mtu: link.mtu,
     isUp: link.flags.includes('UP'),
     isLoopback: link.flags.includes('LOOPBACK'),
+    kind: link.linkinfo?.info_kind ?? '',
   });
   for (const { local, prefixlen, scope } of link.addr_info ?? []) {
     const bytes = parseAddress(local ?? '');

@@ -2,25 +2,29 @@
  * The real host as a director sees it: addresses, routes, neighbours and interfaces of the current network namespace.
  *
  * The kernel stays the one that resolves neighbours (ARP, neighbour discovery). It does not see the traffic that goes
- * through XDP, so it is asked to keep the entries of real servers fresh by itself (`managed`, Linux 5.16; on older
- * kernels they are probed from here). What `ip monitor` reports makes everything be read again, and the `NextHop`
+ * through XDP, so it is asked to keep the entries of real servers for good (`managed`, Linux 5.16). Whether they still
+ * hold is asked from here, every few seconds: first the station that had the address, then all; the answers go to the
+ * kernel, which takes them for its own. What `ip monitor` reports makes everything be read again, and the `NextHop`
  * objects that others hold are changed in place.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import type { Network, NextHop } from '../ipvs/network.ts';
 import type { HostAddresses } from '../ipvs/service-table.ts';
-import { addressBytes, type Family, formatAddress } from '../wire/address.ts';
+import { addressBytes, type Family, formatAddress, parseAddress } from '../wire/address.ts';
 import {
   type HostAddress,
   type HostInterface,
   type HostNeighbour,
   type HostRoute,
   type HostState,
+  neighbourKey,
+  readConfirmations,
   readHostState,
   readHostStateSync,
   runIp,
 } from './host-state.ts';
+import { probeFrame } from './neighbour-probe.ts';
 
 /** Sends a complete frame out of an interface. */
 export type FrameSender = (bytes: Uint8Array, start: number, end: number, interfaceIndex: number) => void;
@@ -28,7 +32,13 @@ export type FrameSender = (bytes: Uint8Array, start: number, end: number, interf
 /** Milliseconds to wait for more news before reading everything again. */
 const SETTLE = 20;
 /** Milliseconds between two looks at neighbours that need a probe. */
-const PROBE_INTERVAL = 5000;
+const PROBE_INTERVAL = 3000;
+/** Seconds without an answer after which all stations are asked, not only the one that had the address. */
+const SILENCE = 5;
+/** Devices that cannot send what the XDP program redirects to them: their frames are made by the one below. */
+const STACKED = new Set(['vlan', 'bridge', 'macvlan', 'ipvlan', 'team', 'vrf']);
+/** Types of the two VLAN tags (IEEE 802.1Q, 802.1ad). */
+const TAGS = [0x8100, 0x88a8];
 /** Has a program end with this process, even if that is killed, where util-linux is there to say so. */
 const WITH_ITS_PARENT = existsSync('/usr/bin/setpriv') ? ['/usr/bin/setpriv', '--pdeathsig', 'TERM'] : [];
 /** Milliseconds before a monitor that ended is started again. */
@@ -56,6 +66,7 @@ class Neighbour implements NextHop {
   wasUsed = false;
   /** True for the ways to real servers. */
   isKept = false;
+  directorOnly = false;
   readonly queue: Uint8Array[] = [];
 
   constructor(interfaceIndex: number, address: string, sourceAddress: Uint8Array, routeMtu: number) {
@@ -115,6 +126,9 @@ export class KernelNetwork implements Network, HostAddresses {
   #restarting: NodeJS.Timeout | undefined;
   #refreshing: Promise<void> | undefined;
   #closed = false;
+  readonly #untagged = new Uint8Array(65_600);
+  /** Stacked devices that take what the program sends. */
+  #takers: ReadonlySet<number> = new Set();
   /** Undefined until the kernel has shown that it can. */
   #canManage: boolean | undefined;
   /** Frames that found no place in a neighbour's queue, or whose neighbour did not answer. */
@@ -197,10 +211,11 @@ export class KernelNetwork implements Network, HostAddresses {
   /** True if a next hop changed. Sends what waited for one that is resolved now. */
   #updateNeighbours(): boolean {
     const known = new Map<string, HostNeighbour>();
-    for (const each of this.#state.neighbours) known.set(`${each.interfaceIndex} ${each.address}`, each);
+    for (const each of this.#state.neighbours)
+      known.set(neighbourKey(each.interfaceIndex, each.address), each);
     let changed = false;
     for (const neighbour of this.#neighbours.values()) {
-      const entry = known.get(`${neighbour.interfaceIndex} ${neighbour.address}`);
+      const entry = known.get(neighbourKey(neighbour.interfaceIndex, neighbour.address));
       if (neighbour.update(this.#interfaces.get(neighbour.interfaceIndex), entry)) changed = true;
       if (neighbour.resolved && neighbour.queue.length > 0) this.#sendQueue(neighbour);
     }
@@ -211,8 +226,22 @@ export class KernelNetwork implements Network, HostAddresses {
     for (const frame of neighbour.queue.splice(0)) {
       frame.set(neighbour.destinationMac, 0);
       frame.set(neighbour.sourceMac, 6);
-      this.#send(frame, 0, frame.length, neighbour.interfaceIndex);
+      this.#sendFrame(frame, 0, frame.length, neighbour.interfaceIndex);
     }
+  }
+
+  /** A VLAN device puts its own tag on; one that the frame came with would be a second. */
+  #sendFrame(bytes: Uint8Array, start: number, end: number, interfaceIndex: number): void {
+    const type = ((bytes[start + 12] as number) << 8) | (bytes[start + 13] as number);
+    if (!TAGS.includes(type) || this.#interfaces.get(interfaceIndex)?.kind !== 'vlan') {
+      this.#send(bytes, start, end, interfaceIndex);
+      return;
+    }
+    // The caller's bytes stay as they are.
+    const untagged = this.#untagged;
+    untagged.set(bytes.subarray(start, start + 12), 0);
+    untagged.set(bytes.subarray(start + 16, end), 12);
+    this.#send(untagged, 0, end - start - 4, interfaceIndex);
   }
 
   isLocal(bytes: Uint8Array, at = 0, family: Family = bytes.length === 4 ? 4 : 6): boolean {
@@ -281,7 +310,24 @@ export class KernelNetwork implements Network, HostAddresses {
         interfaceIndex === route.interfaceIndex && address === neighbour?.address,
     );
     neighbour.update(this.#interfaces.get(route.interfaceIndex), entry);
+    neighbour.directorOnly = this.#isDirectorOnly(route.interfaceIndex);
     return neighbour;
+  }
+
+  /**
+   * Says where the program is attached. A VLAN device that it is attached to itself, in the network stack like all
+   * others, takes what the program sends.
+   */
+  attached(interfaces: readonly { index: number; mode: string }[]): void {
+    const generic = interfaces.every(({ mode }) => mode === 'generic');
+    this.#takers = new Set(generic ? interfaces.map(({ index }) => index) : []);
+    for (const neighbour of this.#neighbours.values()) {
+      neighbour.directorOnly = this.#isDirectorOnly(neighbour.interfaceIndex);
+    }
+  }
+
+  #isDirectorOnly(index: number): boolean {
+    return STACKED.has(this.#interfaces.get(index)?.kind ?? '') && !this.#takers.has(index);
   }
 
   /** Drops neighbours that nobody keeps; who still holds one asks again after the next change of routes. */
@@ -309,7 +355,7 @@ export class KernelNetwork implements Network, HostAddresses {
     const neighbour = hop instanceof Neighbour ? hop : undefined;
     if (neighbour) neighbour.wasUsed = true;
     if (hop.resolved) {
-      this.#send(bytes, start, end, hop.interfaceIndex);
+      this.#sendFrame(bytes, start, end, hop.interfaceIndex);
       return;
     }
     if (!neighbour || neighbour.queue.length >= QUEUE_LIMIT) {
@@ -354,6 +400,25 @@ export class KernelNetwork implements Network, HostAddresses {
     }
     if (released.length > 0) void this.#runNeigh(released, 'use');
     this.#ask(stale);
+    this.#probeKept().catch(() => {});
+  }
+
+  /** Asks real servers whether they are still where they were. */
+  async #probeKept(): Promise<void> {
+    const kept = [...this.#neighbours.values()].filter(
+      ({ isKept, isPermanent, interfaceIndex }) =>
+        isKept && !isPermanent && this.#interfaces.get(interfaceIndex)?.isUp,
+    );
+    if (kept.length === 0) return;
+    const ages = await readConfirmations(this.#state.interfaces);
+    if (this.#closed) return;
+    for (const { interfaceIndex, address, sourceMac, sourceAddress, destinationMac, resolved } of kept) {
+      const target = parseAddress(address);
+      if (!target || sourceMac.every(byte => byte === 0)) continue;
+      const isSilent = !resolved || (ages.get(neighbourKey(interfaceIndex, address)) ?? SILENCE) >= SILENCE;
+      const frame = probeFrame(sourceMac, sourceAddress, target, isSilent ? undefined : destinationMac);
+      this.#send(frame, 0, frame.length, interfaceIndex);
+    }
   }
 
   /** Makes the kernel resolve neighbours, those that are kept for good. */

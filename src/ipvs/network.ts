@@ -18,6 +18,8 @@ export interface NextHop {
   mtu: number;
   /** The address this host uses on the way, 4 or 16 bytes. */
   sourceAddress: Uint8Array;
+  /** True if only the director's own frames can leave by it: the XDP program leaves packets for it to the director. */
+  directorOnly?: boolean;
 }
 
 export interface Network {

@@ -194,7 +194,7 @@ export class ServerPool {
       view.setUint16(at + DestinationField.mtu, Math.min(mtu, 65535), true);
       view.setUint32(at + DestinationField.interfaceIndex, hop.interfaceIndex, true);
     }
-    this.table.setFlag(index, DestinationFlag.resolved, hop?.resolved === true);
+    this.table.setFlag(index, DestinationFlag.resolved, hop?.resolved === true && !hop.directorOnly);
   }
 
   /** Brings all records up to date with routes and neighbours. */

@@ -110,6 +110,8 @@ export class PacketSockets {
   readonly #senders = new Map<number, XdpSocket | undefined>();
   readonly #pending = new Set<XdpSocket>();
   #pendingFrames = 0;
+  /** True while received frames are handled; what they cause is sent after them. */
+  #isDraining = false;
   /** Frames the director took, by socket. */
   readonly #received = new Map<XdpSocket, number>();
   #transmitted = 0;
@@ -177,7 +179,9 @@ export class PacketSockets {
   start(handler: FrameHandler, afterBatch: () => void = () => {}): void {
     for (const socket of this.sockets) {
       socket.watch(() => {
+        this.#isDraining = true;
         this.#drain(socket, handler);
+        this.#isDraining = false;
         this.flush();
         afterBatch();
       });
@@ -281,6 +285,8 @@ export class PacketSockets {
     ring.producer = (producer + pieces) >>> 0;
     this.#transmitted++;
     this.#pending.add(socket);
+    // What is sent for no received frame (a probe, for example) goes out by itself.
+    if (!this.#isDraining && this.#pendingFrames === 0) queueMicrotask(() => this.flush());
     if (++this.#pendingFrames >= TRANSMIT_BATCH) this.flush();
   }
 
@@ -313,7 +319,7 @@ export class PacketSockets {
 
   /** Makes the kernel send what was handed over and takes back the chunks it is done with. */
   flush(): void {
-    if (this.#pendingFrames === 0) return;
+    if (this.#pendingFrames === 0 || this.#closed) return;
     for (const socket of this.#pending) {
       // Without zero-copy the kernel sends a batch a call, in the call.
       const { transmit } = socket;

@@ -54,7 +54,7 @@ export function fastPathWarnings(fastPath: FastPath): string[] {
     const isVeth = driverName(name) === 'veth';
     if (mode === 'native' && isVeth) {
       warnings.push(
-        `${name} is a veth: its other end needs \`ethtool -K … gro on\`, or what is forwarded vanishes, and its hosts \`tx off\``,
+        `${name} is a veth: its other end needs \`ethtool -K … gro on\`, and \`tx off\`, as that of all interfaces before it: else what is forwarded vanishes or has wrong checksums`,
       );
     }
     if (mode === 'generic') {

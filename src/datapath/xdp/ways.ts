@@ -113,6 +113,6 @@ export class Ways {
     bytes.set(hop.sourceMac, HopField.sourceMac);
     this.#hops.setUint32(at + HopField.interfaceIndex, hop.interfaceIndex, true);
     this.#hops.setUint16(at + HopField.mtu, Math.min(hop.mtu, 65535), true);
-    this.#hops.setUint16(at + HopField.isResolved, hop.resolved ? 1 : 0, true);
+    this.#hops.setUint16(at + HopField.isResolved, hop.resolved && !hop.directorOnly ? 1 : 0, true);
   }
 }

@@ -180,6 +180,8 @@ export class XdpDatapath implements Datapath {
         ...(this.#options.ring === undefined ? {} : { slots: this.#options.ring }),
       });
       this.#packet = new Packet(this.#sockets.memory);
+      this.network.attached(attached);
+      this.director.resolveNextHops();
       this.#configureInterfaces();
       this.#sockets.start((start, length, index) => this.#receive(start, length, index));
       this.#retireUnowned();
