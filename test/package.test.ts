@@ -81,6 +81,7 @@ describe('the Debian package', { skip }, () => {
       './usr/share/fish/vendor_completions.d/dirigo.fish',
       './lib/systemd/system/dirigo.service',
       './usr/share/doc/dirigo/architecture.md',
+      './usr/share/doc/dirigo/grafana-dashboard.json',
     ]) {
       assert.match(names, new RegExp(` ${path.replaceAll('.', '\\.')}( |$)`, 'm'), path);
     }
@@ -132,13 +133,14 @@ describe('the Debian package', { skip }, () => {
     sandbox.run('ip', 'address', 'add', '192.0.2.1/24', 'dev', 'eth0');
     sandbox.run('ip', 'link', 'set', 'eth0', 'up');
     sandbox.run('ip', 'link', 'set', 'peer0', 'up');
-    sandbox.run('sh', '-c', `echo 'DIRIGO_OPTIONS="--interface eth0"' >> /etc/default/dirigo`);
+    sandbox.run('sh', '-c', `echo 'DIRIGO_OPTIONS="--interface eth0 --group adm"' >> /etc/default/dirigo`);
     const first = await startService();
     sandbox.run('ipvsadm', '-A', '-t', '192.0.2.3:80', '-s', 'wlc');
     sandbox.run('ipvsadm', '-a', '-t', '192.0.2.3:80', '-r', '192.0.2.7');
     const table = '-A -t 192.0.2.3:80 -s wlc\n-a -t 192.0.2.3:80 -r 192.0.2.7:80 -g -w 1\n';
     assert.equal(sandbox.run('ipvsadm-save', '-n'), table);
     assert.match(sandbox.run('ip', 'link', 'show', 'eth0'), / xdp /);
+    assert.equal(sandbox.run('stat', '-c', '%A %U %G', '/run/dirigo/dirigo.sock'), 'srw-rw---- root adm\n');
     const [reload = '', ...words] = setting('ExecReload').split(' ');
     sandbox.run(reload, ...words);
     assert.equal(sandbox.run('ipvsadm-save', '-n'), table);

@@ -85,6 +85,7 @@ async function up(options: UpOptions): Promise<void> {
   const log = new Log({ level, ...(format !== undefined && { format }) });
   // Who reads the log may go away before the daemon does.
   process.stderr.on('error', () => {});
+  process.stdout.on('error', () => {});
   const access = readAccess(accessOptions(options));
   const request = {
     kind: options.datapath,
