@@ -12,45 +12,29 @@ struct key {
 	__u32 virtual[4];
 };
 
-static __always_inline __u32 rotate(__u32 word, __u32 bits)
+/* One step of the finish of MurmurHash3, which is a bijection. */
+static __always_inline __u32 stir(__u32 hash, __u32 multiplier, __u32 shift)
 {
-	return (word << bits) | (word >> (32 - bits));
+	hash *= multiplier;
+	return hash ^ hash >> shift;
 }
 
 static __always_inline __u32 hash_key(const struct key *key, __u8 protocol, __u32 flags, __u32 seed)
 {
-	__u32 a = key->client[0] + seed;
-	__u32 b = key->virtual[0] + 0x9e3779b9;
-	__u32 c = key->ports ^ (((__u32)protocol << 16) | flags);
+	__u32 other = key->virtual[0] * 0x27d4eb2f ^ key->ports ^ (((__u32)protocol << 16) | flags);
+	__u32 hash = key->client[0] ^ seed;
 
+	hash ^= hash >> 16;
 	if (flags & FLAG_IPV6) {
-		a += key->client[1];
-		b += key->client[2];
-		c += key->client[3];
-		a = (a - c) ^ rotate(c, 4);
-		c += b;
-		b = (b - a) ^ rotate(a, 6);
-		a += c;
-		c = (c - b) ^ rotate(b, 8);
-		b += a;
-		a = (a - c) ^ rotate(c, 16);
-		c += b;
-		b = (b - a) ^ rotate(a, 19);
-		a += c;
-		c = (c - b) ^ rotate(b, 4);
-		b += a;
-		a += key->virtual[1];
-		b += key->virtual[2];
-		c += key->virtual[3];
+		hash = stir(hash, 0x85ebca6b, 13) ^ key->client[1];
+		hash = stir(hash, 0xc2b2ae35, 16) ^ key->client[2];
+		hash = stir(hash, 0x85ebca6b, 13) ^ key->client[3];
+		hash = stir(hash, 0xc2b2ae35, 16) ^ key->virtual[1];
+		hash = stir(hash, 0x85ebca6b, 13) ^ key->virtual[2];
+		hash = stir(hash, 0xc2b2ae35, 16) ^ key->virtual[3];
 	}
-	c = (c ^ b) - rotate(b, 14);
-	a = (a ^ c) - rotate(c, 11);
-	b = (b ^ a) - rotate(a, 25);
-	c = (c ^ b) - rotate(b, 16);
-	a = (a ^ c) - rotate(c, 4);
-	b = (b ^ a) - rotate(a, 14);
-	c = (c ^ b) - rotate(b, 24);
-	return c;
+	hash = stir(hash, 0x85ebca6b, 13) ^ other;
+	return stir(hash, 0xc2b2ae35, 16);
 }
 
 /* What an index takes the second bucket (from bit 3 on) and the tag of an entry (the top eight bits) from. */

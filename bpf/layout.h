@@ -9,7 +9,7 @@
 #include <bpf/bpf_helpers.h>
 
 /* Raised whenever a record below changes; src/datapath/xdp/control.ts holds the same number. */
-#define LAYOUT_VERSION 5
+#define LAYOUT_VERSION 6
 
 /*
  * src/ipvs/connections.ts, ConnectionField. The low byte of `tag` says what the slot is (TAG_...); in a connection the
@@ -381,13 +381,9 @@ struct {
 	__type(value, struct owner);
 } owners SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct control);
-} control SEC(".maps");
+/* Reached by their addresses, without a lookup: maps of one element, named after these sections. */
+struct control control SEC(".data.control");
+struct interface interfaces[INTERFACE_SLOTS] SEC(".data.interfaces");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -395,14 +391,6 @@ struct {
 	__type(key, struct service_key);
 	__type(value, struct service);
 } services SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, INTERFACE_SLOTS);
-	__type(key, __u32);
-	__type(value, struct interface);
-} interfaces SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_XSKMAP);

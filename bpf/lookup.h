@@ -9,9 +9,7 @@
 
 static __always_inline struct control *get_control(void)
 {
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&control, &zero);
+	return &control;
 }
 
 static __always_inline __u32 now_ticks(const struct control *control)
@@ -207,12 +205,14 @@ static __always_inline int in_filter6(const __u32 *filter, const struct in6_addr
 
 static __always_inline struct interface *find_interface(__u32 index)
 {
-#pragma clang loop unroll(disable)
-	for (__u32 probe = 0; probe < INTERFACE_PROBES; probe++) {
-		__u32 slot = (index + probe) % INTERFACE_SLOTS;
-		struct interface *found = bpf_map_lookup_elem(&interfaces, &slot);
+	struct interface *found = &interfaces[index % INTERFACE_SLOTS];
 
-		if (found && found->index == index)
+	if (found->index == index)
+		return found;
+#pragma clang loop unroll(disable)
+	for (__u32 probe = 1; probe < INTERFACE_PROBES; probe++) {
+		found = &interfaces[(index + probe) % INTERFACE_SLOTS];
+		if (found->index == index)
 			return found;
 	}
 	return 0;

@@ -133,43 +133,30 @@ export class ConnectionKey {
   }
 }
 
+/** One step of the finish of MurmurHash3, which is a bijection. */
+function stir(hash: number, multiplier: number, shift: number): number {
+  const product = Math.imul(hash, multiplier);
+  return product ^ (product >>> shift);
+}
+
 /**
- * The hash of a key: Bob Jenkins' lookup3 mix over the addresses, ports and protocol, with a secret seed so that
- * nobody can aim at one bucket. `bpf/hash.h` computes the same.
+ * The hash of a key: the mix of MurmurHash3's finish over addresses, ports and protocol, with a secret seed so that
+ * nobody can aim at one bucket. Few steps, because each packet takes them. `bpf/hash.h` computes the same.
  */
 export function hashKey(key: ConnectionKey, seed: number): number {
-  let a = (key.client0 + seed) | 0;
-  let b = (key.virtual0 + 0x9e3779b9) | 0;
-  let c = (key.ports ^ ((key.protocol << 16) | key.flags)) | 0;
+  const other = Math.imul(key.virtual0, 0x27d4eb2f) ^ key.ports ^ ((key.protocol << 16) | key.flags);
+  let hash = key.client0 ^ seed;
+  hash ^= hash >>> 16;
   if (key.flags & ConnectionFlag.ipv6) {
-    // Two rounds of the mix over the upper words (lookup3's mix()).
-    a = (a + key.client1) | 0;
-    b = (b + key.client2) | 0;
-    c = (c + key.client3) | 0;
-    a = ((a - c) ^ ((c << 4) | (c >>> 28))) | 0;
-    c = (c + b) | 0;
-    b = ((b - a) ^ ((a << 6) | (a >>> 26))) | 0;
-    a = (a + c) | 0;
-    c = ((c - b) ^ ((b << 8) | (b >>> 24))) | 0;
-    b = (b + a) | 0;
-    a = ((a - c) ^ ((c << 16) | (c >>> 16))) | 0;
-    c = (c + b) | 0;
-    b = ((b - a) ^ ((a << 19) | (a >>> 13))) | 0;
-    a = (a + c) | 0;
-    c = ((c - b) ^ ((b << 4) | (b >>> 28))) | 0;
-    b = (b + a) | 0;
-    a = (a + key.virtual1) | 0;
-    b = (b + key.virtual2) | 0;
-    c = (c + key.virtual3) | 0;
+    hash = stir(hash, 0x85ebca6b, 13) ^ key.client1;
+    hash = stir(hash, 0xc2b2ae35, 16) ^ key.client2;
+    hash = stir(hash, 0x85ebca6b, 13) ^ key.client3;
+    hash = stir(hash, 0xc2b2ae35, 16) ^ key.virtual1;
+    hash = stir(hash, 0x85ebca6b, 13) ^ key.virtual2;
+    hash = stir(hash, 0xc2b2ae35, 16) ^ key.virtual3;
   }
-  c = ((c ^ b) - ((b << 14) | (b >>> 18))) | 0;
-  a = ((a ^ c) - ((c << 11) | (c >>> 21))) | 0;
-  b = ((b ^ a) - ((a << 25) | (a >>> 7))) | 0;
-  c = ((c ^ b) - ((b << 16) | (b >>> 16))) | 0;
-  a = ((a ^ c) - ((c << 4) | (c >>> 28))) | 0;
-  b = ((b ^ a) - ((a << 14) | (a >>> 18))) | 0;
-  c = ((c ^ b) - ((b << 24) | (b >>> 8))) | 0;
-  return c;
+  hash = stir(hash, 0x85ebca6b, 13) ^ other;
+  return stir(hash, 0xc2b2ae35, 16);
 }
 
 /** Words of the extension a slot has for FULLNAT, SYN proxy and FTP. */

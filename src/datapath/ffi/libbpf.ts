@@ -505,8 +505,10 @@ export class BpfObject {
     this.#handle = handle;
   }
 
+  /** A map, or the data section `.data.NAME`, which is an array of one element. */
   #map(name: string): bigint {
-    const map = libbpf().findMap(this.#handle, name) as bigint | null;
+    const { findMap } = libbpf();
+    const map = (findMap(this.#handle, name) ?? findMap(this.#handle, `.data.${name}`)) as bigint | null;
     if (!map)
       throw new Error(`the BPF object ${this.#name} has no map ${name}; rebuild it: npm run build:bpf`);
     return map;

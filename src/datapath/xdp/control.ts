@@ -6,7 +6,7 @@ import { TCP_STATE_NAMES, TcpState } from '../../ipvs/tcp-states.ts';
 import type { Family } from '../../wire/address.ts';
 
 /** The number in bpf/layout.h: tables of another version are refused, never misread. */
-export const LAYOUT_VERSION = 5;
+export const LAYOUT_VERSION = 6;
 
 const TCP_STATES = 16;
 /** Milliseconds that a connection lives before its first state: as in timeouts.ts. */
