@@ -30,13 +30,13 @@
 #define BEGIN -2
 #define RELATE -3
 #define RECEIVE_OTHER -4
-#define NO_REPLY -5
 /* Places in the map `programs`: src/datapath/xdp/fast-path.ts */
 #define PROGRAM_BEGIN 0
 /* The guard's filter (bpf/guard), if there is one: for what would be passed to the host. */
 #define PROGRAM_GUARD 1
 #define PROGRAM_RELATE 2
 #define PROGRAM_OTHER 3
+#define PROGRAM_BEGIN_OTHER 4
 
 char _license[] SEC("license") = "Dual MIT/GPL";
 
@@ -116,7 +116,7 @@ static __always_inline int tunnel(struct xdp_md *ctx, struct packet *packet)
 			       packet->control->flags & CONTROL_PATH_DISCOVERY);
 }
 
-/* Server to client, if the packet is a reply, else NO_REPLY. */
+/* Server to client, if the packet is a reply. */
 static __always_inline int reply(struct xdp_md *ctx, struct packet *packet)
 {
 	void *end = (void *)(long)ctx->data_end;
@@ -131,10 +131,8 @@ static __always_inline int reply(struct xdp_md *ctx, struct packet *packet)
 
 	turn(&packet->key, packet->flags);
 	connection = find_reply(control, &packet->key, packet->protocol, packet->flags, packet->now, &slot);
-	if (!connection) {
-		turn(&packet->key, packet->flags);
-		return NO_REPLY;
-	}
+	if (!connection)
+		return BEGIN;
 	if (connection->flags & (FLAG_DIRECTORS | FLAG_NO_OUTPUT))
 		return UP(REASON_METHOD);
 	index = connection->destination;
@@ -199,22 +197,6 @@ static __noinline int reply_apart(struct xdp_md *ctx, struct packet *packet)
 	return reply(ctx, packet);
 }
 
-/* A packet that belongs to no connection by its key, nor as a reply. */
-static __always_inline int unknown(const struct packet *packet, int is_servers)
-{
-	__u8 family = packet->flags & FLAG_IPV6 ? 6 : 4;
-
-	if (is_servers && packet->control->flags & CONTROL_STRAY_REPLIES && is_server(family, packet->key.client))
-		return UP(REASON_REPLY);
-	if (packet->control->flags & CONTROL_MARKS)
-		return UP(REASON_NO_CONNECTION);
-	if (find_service(packet->protocol, family, packet->key.ports >> 16, packet->key.virtual))
-		return BEGIN;
-	if (is_service(packet->protocol, family, packet->key.ports >> 16, packet->key.virtual))
-		return UP(REASON_NO_CONNECTION);
-	return to_host(REASON_NO_SERVICE);
-}
-
 /* A packet whose headers are all there: forwarded, or up, or past. */
 static __always_inline int forward(struct xdp_md *ctx, struct packet *packet, int is_reply, int family)
 {
@@ -228,11 +210,9 @@ static __always_inline int forward(struct xdp_md *ctx, struct packet *packet, in
 		connection = find_connection(control, &packet->key, packet->protocol, packet->flags, packet->now,
 					     &packet->slot);
 	if (!connection) {
-		int is_servers = from_server(packet), outcome = NO_REPLY;
-
-		if (is_servers)
-			outcome = family == 4 ? reply(ctx, packet) : reply_apart(ctx, packet);
-		return outcome == NO_REPLY ? unknown(packet, is_servers) : outcome;
+		if (!from_server(packet))
+			return BEGIN;
+		return family == 4 ? reply(ctx, packet) : reply_apart(ctx, packet);
 	}
 	method = connection->flags & (FLAG_FORWARDING | FLAG_DIRECTORS);
 	if (connection->flags & FLAG_DIRECTORS)
@@ -461,13 +441,13 @@ static __always_inline int verdict_of(struct xdp_md *ctx, int outcome)
 	return to_director(ctx, interface, outcome > UP(0) ? REASON_NO_CONNECTION : UP_REASON(outcome));
 }
 
-/* Lets the program go on that an outcome stands for. */
-static __always_inline int go_on(struct xdp_md *ctx, int outcome)
+/* Lets the program go on that an outcome stands for. `begin`: which of the two that may begin a connection. */
+static __always_inline int go_on(struct xdp_md *ctx, int outcome, __u32 begin)
 {
 	if (outcome == XDP_PASS)
 		bpf_tail_call(ctx, &programs, PROGRAM_GUARD);
 	else if (outcome == BEGIN)
-		bpf_tail_call(ctx, &programs, PROGRAM_BEGIN);
+		bpf_tail_call(ctx, &programs, begin);
 	else if (outcome == RECEIVE_OTHER)
 		bpf_tail_call(ctx, &programs, PROGRAM_OTHER);
 	else if (outcome == RELATE)
@@ -480,7 +460,7 @@ static DIRECT int direct(struct xdp_md *ctx)
 	int outcome = receive(ctx);
 
 	/* What was forwarded has nothing to do with the rest. */
-	return outcome > XDP_PASS ? outcome : go_on(ctx, outcome);
+	return outcome > XDP_PASS ? outcome : go_on(ctx, outcome, PROGRAM_BEGIN);
 }
 
 SEC("xdp.frags")
@@ -507,308 +487,33 @@ int receive_other(struct xdp_md *ctx)
 
 	if ((void *)(ethernet + 1) > end)
 		return XDP_DROP;
-	return go_on(ctx, ethernet->h_proto == bpf_htons(ETH_P_IPV6) ? receive_ipv6_frame(ctx, 0) : receive_tagged(ctx));
+	return go_on(ctx, ethernet->h_proto == bpf_htons(ETH_P_IPV6) ? receive_ipv6_frame(ctx, 0) : receive_tagged(ctx),
+		     PROGRAM_BEGIN_OTHER);
 }
 
-/* Sends the first packet of a connection, or leaves that to the director, who finds the connection. */
-static __always_inline int send_first(struct xdp_md *ctx, struct packet *packet)
+#include "begin.h"
+
+/* The end of the programs that begin connections: what turned out to be the host's passes the guard. */
+static __always_inline int end_begun(struct xdp_md *ctx, int outcome)
 {
-	struct destination *destination = packet->destination;
-	__u32 method = packet->connection->flags & FLAG_FORWARDING;
-
-	if (!(destination->flags & DESTINATION_RESOLVED))
-		return UP(REASON_UNRESOLVED);
-	if (time_to_live(packet) <= 1)
-		return UP(REASON_TIME_TO_LIVE);
-	if (method == FORWARDING_MASQ)
-		return translate_apart(ctx, packet);
-	if (method == FORWARDING_TUNNEL)
-		return tunnel_apart(ctx, packet);
-	if (method != FORWARDING_GATE)
-		return UP(REASON_METHOD);
-	return route(ctx, packet);
-}
-
-/* A connection about to be, as functions take it that are looked at by themselves. */
-struct newcomer {
-	struct key key;
-	/* FLAG_IPV6, for a template FLAG_TEMPLATE */
-	__u32 flags;
-	__u32 protocol;
-	__u32 now;
-	__u32 slot;
-	/* The destination. */
-	__u32 index;
-	/* Slot + 1 of the template, or 0. */
-	__u32 template;
-};
-
-/* The slot of the live connection with this key, or NO_SLOT. */
-__noinline __u32 find_slot(const struct newcomer *newcomer)
-{
-	const struct control *control = get_control();
-	__u32 slot = NO_SLOT;
-
-	if (!newcomer || !control)
-		return NO_SLOT;
-	return find_connection(control, &newcomer->key, newcomer->protocol, newcomer->flags, newcomer->now, &slot) ?
-		       slot :
-		       NO_SLOT;
+	if (outcome == XDP_PASS)
+		bpf_tail_call(ctx, &programs, PROGRAM_GUARD);
+	return verdict_of(ctx, outcome);
 }
 
 /*
- * Writes a connection to a server into a slot that is TAG_BUSY, and makes it known. 0 if the index has no place: the
- * director can make one.
+ * Called by dirigo() for a good packet of IPv4 that belongs to no connection, or begins a new one in the place of one that
+ * is over.
  */
-__noinline int enter(const struct newcomer *newcomer)
-{
-	const struct control *control = get_control();
-	struct connection *connection;
-	struct destination *destination;
-	__u32 flags, hash, slot;
-	struct key key;
-
-	if (!newcomer || !control)
-		return 0;
-	slot = newcomer->slot;
-	connection = connection_at(slot);
-	destination = destination_at(newcomer->index);
-	if (!connection || !destination)
-		return 0;
-	flags = newcomer->flags | destination->forwarding | FLAG_INACTIVE;
-	flags |= destination->forwarding == FORWARDING_MASQ ? FLAG_REPLIES : FLAG_NO_OUTPUT;
-	connection->expires = newcomer->now + control->created_timeout;
-	*(__u32 *)&connection->flags = flags | newcomer->protocol << 24;
-	((__u32 *)connection)[3] = newcomer->key.ports;
-	for (int word = 0; word < 4; word++) {
-		connection->client[word] = newcomer->key.client[word];
-		connection->virtual[word] = newcomer->key.virtual[word];
-	}
-	connection->destination = newcomer->index;
-	connection->destination_port = destination->port ? destination->port : newcomer->key.ports >> 16;
-	connection->local_port = 0;
-	connection->control = newcomer->template;
-	connection->packets = 0;
-	__sync_lock_test_and_set(&connection->tag, TAG_USED);
-
-	hash = hash_key(&newcomer->key, newcomer->protocol, newcomer->flags, control->seed);
-	if (!add_entry(&buckets, control, hash, slot))
-		return 0;
-	if (flags & FLAG_REPLIES) {
-		__u32 reply_hash;
-
-		reply_key_of(connection, destination, &key);
-		reply_hash = hash_key(&key, newcomer->protocol, newcomer->flags, control->seed);
-		if (!add_entry(&reply_buckets, control, reply_hash, slot)) {
-			remove_entry(&buckets, control, hash, slot);
-			return 0;
-		}
-	}
-	bind(destination);
-	count_connection(newcomer->index);
-	return 1;
-}
-
-/*
- * The server of a client that has a template, which counts one connection more from here on; NO_CHOICE if the template
- * does not hold, or ends at this moment.
- */
-static __always_inline __u32 follow_template(const struct packet *packet, const struct service *service, __u32 slot)
-{
-	struct connection *template = connection_at(slot);
-	struct destination *destination;
-	__u32 index;
-
-	if (!template)
-		return NO_CHOICE;
-	index = template->destination;
-	destination = destination_at(index);
-	if (!destination || !(destination->flags & DESTINATION_AVAILABLE))
-		return NO_CHOICE;
-	if (packet->control->flags & CONTROL_EXPIRE_QUIESCENT && destination->weight == 0)
-		return NO_CHOICE;
-	__sync_fetch_and_add(&template->control, 1);
-	if ((*(volatile __u32 *)&template->tag & TAG_MASK) != TAG_USED) {
-		__sync_fetch_and_add(&template->control, -1);
-		return NO_CHOICE;
-	}
-	template->expires = packet->now + (template->packets ? template->packets : service->persistence);
-	return index;
-}
-
-/* A datagram of a service that schedules each by itself: its connection is over when it is sent. */
-static __always_inline int send_once(struct xdp_md *ctx, struct packet *packet, const struct service *service)
-{
-	struct destination *destination;
-	struct connection *connection;
-	__u32 zero = 0, index;
-	int outcome;
-
-	/* Whatever could go wrong once a server is chosen is the director's from the beginning. */
-	if (time_to_live(packet) <= 1 || packet->length > service->least_mtu || packet->tags || !has_checksum(packet))
-		return UP(REASON_NO_CONNECTION);
-	index = select_server(service, packet);
-	destination = destination_at(index);
-	connection = bpf_map_lookup_elem(&passing, &zero);
-	if (!destination || !connection)
-		return UP(REASON_NO_SERVER);
-	connection->flags = packet->flags | destination->forwarding | FLAG_INACTIVE |
-			    (destination->forwarding == FORWARDING_MASQ ? 0 : FLAG_NO_OUTPUT);
-	connection->destination = index;
-	connection->destination_port = destination->port ? destination->port : packet->key.ports >> 16;
-	connection->control = 0;
-	packet->connection = connection;
-	packet->destination = destination;
-	bind(destination);
-	count_connection(index);
-	outcome = send_first(ctx, packet);
-	unbind(destination, 1);
-	return outcome;
-}
-
-/* The server of a packet's connection: its template's, or the plan's; NO_CHOICE if the director has to say. */
-static __always_inline __u32 choose(const struct packet *packet, const struct service *service,
-				    struct newcomer *newcomer)
-{
-	struct newcomer template;
-	__u32 slot, index;
-
-	if (!service->persistence)
-		return select_server(service, packet);
-	template = *newcomer;
-	template.flags |= FLAG_TEMPLATE;
-	template.key.ports &= 0xffff0000;
-	for (int word = 0; word < 4; word++)
-		template.key.client[word] &= service->mask[word];
-	slot = find_slot(&template);
-	if (slot == NO_SLOT)
-		return NO_CHOICE;
-	index = follow_template(packet, service, slot);
-	if (index != NO_CHOICE)
-		newcomer->template = slot + 1;
-	return index;
-}
-
-/* Takes back what was done for a connection that did not come about. */
-static __always_inline void give_up(const struct newcomer *newcomer)
-{
-	struct connection *connection = connection_at(newcomer->slot);
-
-	if (newcomer->slot != NO_SLOT && connection) {
-		__sync_lock_test_and_set(&connection->tag, TAG_BUSY);
-		free_slot(newcomer->slot);
-	}
-	if (newcomer->template) {
-		connection = connection_at(newcomer->template - 1);
-		if (connection)
-			__sync_fetch_and_add(&connection->control, -1);
-	}
-}
-
-/* A packet of no connection, or one that begins a new one. */
-static __noinline int start(struct xdp_md *ctx, struct packet *packet)
-{
-	const struct control *control = packet->control;
-	struct newcomer newcomer = {
-		.flags = packet->flags,
-		.protocol = packet->protocol,
-		.now = packet->now,
-	};
-	struct table_state *state = get_table_state();
-	struct service *service;
-	__u32 hash, known;
-
-	newcomer.key = packet->key;
-	service = find_service(packet->protocol, packet->flags & FLAG_IPV6 ? 6 : 4, packet->key.ports >> 16,
-			       packet->key.virtual);
-	if (!service || !state || !(service->flags & SERVICE_SCHEDULED) || control->flags & CONTROL_NO_NEW)
-		return UP(REASON_NO_CONNECTION);
-	if (packet->protocol == IPPROTO_TCP && (packet->tcp_flags & (TCP_SYN | TCP_RST)) != TCP_SYN)
-		return UP(REASON_NO_CONNECTION);
-	/* A data connection of active FTP is opened by the server. */
-	if ((__u16)packet->key.ports == bpf_htons(20))
-		return UP(REASON_NO_CONNECTION);
-	if (service->flags & SERVICE_ONE_PACKET)
-		return send_once(ctx, packet, service);
-
-	hash = hash_key(&packet->key, packet->protocol, packet->flags, control->seed);
-	if (!lock_stripe(hash))
-		return UP(REASON_NO_CONNECTION);
-	known = find_slot(&newcomer);
-	if (known != NO_SLOT && !end_replaceable(known)) {
-		/* It goes on, or another CPU was faster. */
-		unlock_stripe(state, hash);
-		return UP(REASON_SYN);
-	}
-	/* The place of the one that is over is the first that is free. */
-	newcomer.slot = known;
-	newcomer.index = choose(packet, service, &newcomer);
-	if (newcomer.index == NO_CHOICE) {
-		give_up(&newcomer);
-		unlock_stripe(state, hash);
-		return UP(REASON_NO_SERVER);
-	}
-	if (known == NO_SLOT)
-		newcomer.slot = take_slot(packet->now);
-	if (newcomer.slot == NO_SLOT || !enter(&newcomer)) {
-		give_up(&newcomer);
-		unlock_stripe(state, hash);
-		return UP(REASON_NO_ROOM);
-	}
-	unlock_stripe(state, hash);
-	packet->slot = newcomer.slot;
-	packet->connection = connection_at(newcomer.slot);
-	packet->destination = destination_at(newcomer.index);
-	if (!packet->connection || !packet->destination)
-		return XDP_DROP;
-	return send_first(ctx, packet);
-}
-
-static __noinline int begin_ipv4(struct xdp_md *ctx, __u32 tags)
-{
-	void *end = (void *)(long)ctx->data_end;
-	struct ethhdr *ethernet = (void *)(long)ctx->data;
-	struct iphdr *ip = (void *)(ethernet + 1) + (tags ? VLAN_TAG : 0);
-	struct packet packet = { .ethernet = ethernet, .ipv4 = ip, .tags = tags };
-
-	packet.control = get_control();
-	packet.interface = find_interface(ctx->ingress_ifindex);
-	if (!packet.control || !packet.interface || (void *)(ip + 1) > end)
-		return XDP_DROP;
-	packet.key.client[0] = ip->saddr;
-	packet.key.virtual[0] = ip->daddr;
-	packet.protocol = ip->protocol;
-	packet.length = bpf_ntohs(ip->tot_len);
-	packet.now = now_ticks(packet.control);
-	if (!read_transport(&packet, ip + 1, end, packet.length - sizeof(*ip)))
-		return XDP_DROP;
-	return start(ctx, &packet);
-}
-
-static __noinline int begin_ipv6(struct xdp_md *ctx, __u32 tags)
-{
-	void *end = (void *)(long)ctx->data_end;
-	struct ethhdr *ethernet = (void *)(long)ctx->data;
-	struct ipv6hdr *ip = (void *)(ethernet + 1) + (tags ? VLAN_TAG : 0);
-	struct packet packet = { .ethernet = ethernet, .ipv6 = ip, .tags = tags, .flags = FLAG_IPV6 };
-
-	packet.control = get_control();
-	packet.interface = find_interface(ctx->ingress_ifindex);
-	if (!packet.control || !packet.interface || (void *)(ip + 1) > end)
-		return XDP_DROP;
-	__builtin_memcpy(packet.key.client, &ip->saddr, sizeof(packet.key.client));
-	__builtin_memcpy(packet.key.virtual, &ip->daddr, sizeof(packet.key.virtual));
-	packet.protocol = ip->nexthdr;
-	packet.length = bpf_ntohs(ip->payload_len) + sizeof(*ip);
-	packet.now = now_ticks(packet.control);
-	if (!read_transport(&packet, ip + 1, end, packet.length - sizeof(*ip)))
-		return XDP_DROP;
-	return start(ctx, &packet);
-}
-
-/* Called by dirigo() for a good packet that belongs to no connection, or begins a new one in the place of one that is over. */
 SEC("xdp.frags")
 int begin(struct xdp_md *ctx)
+{
+	return end_begun(ctx, begin_ipv4(ctx, 0));
+}
+
+/* The same for receive_other(). */
+SEC("xdp.frags")
+int begin_other(struct xdp_md *ctx)
 {
 	void *end = (void *)(long)ctx->data_end;
 	struct ethhdr *ethernet = (void *)(long)ctx->data;
@@ -823,7 +528,7 @@ int begin(struct xdp_md *ctx)
 		type = *inner;
 		tags = VLAN_TAG;
 	}
-	return verdict_of(ctx, type == bpf_htons(ETH_P_IP) ? begin_ipv4(ctx, tags) : begin_ipv6(ctx, tags));
+	return end_begun(ctx, type == bpf_htons(ETH_P_IP) ? begin_tagged_ipv4(ctx) : begin_ipv6(ctx, tags));
 }
 
 /* Called by dirigo() for what may be an ICMP error about a packet of a virtual service. */

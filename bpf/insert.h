@@ -27,31 +27,26 @@
 /* States of a TCP connection that never got going, as bits. */
 #define HALF_OPEN_STATES (1 << TCP_NONE | 1 << TCP_SYN_RECV | 1 << TCP_SYNACK)
 
-static __always_inline struct table_state *get_table_state(void)
+/* What is not static here is so that the verifier looks at it once and not once for every way to call it. */
+__noinline int wait_for_stripe(__u32 hash)
 {
-	__u32 zero = 0;
+	__u32 *lock = &table_state.locks[hash & (INSERT_LOCKS - 1)];
 
-	return bpf_map_lookup_elem(&table_state, &zero);
-}
-
-/* These are not static, so that the verifier looks at each of them once and not once for every way to call it. */
-__noinline int lock_stripe(__u32 hash)
-{
-	struct table_state *state = get_table_state();
-	__u32 *lock;
-
-	if (!state)
-		return 0;
-	lock = &state->locks[hash & (INSERT_LOCKS - 1)];
 	for (int attempt = 0; attempt < LOCK_ATTEMPTS; attempt++)
 		if (*(volatile __u32 *)lock == 0 && __sync_val_compare_and_swap(lock, 0, 1) == 0)
 			return 1;
 	return 0;
 }
 
-static __always_inline void unlock_stripe(struct table_state *state, __u32 hash)
+static __always_inline int lock_stripe(__u32 hash)
 {
-	__sync_lock_test_and_set(&state->locks[hash & (INSERT_LOCKS - 1)], 0);
+	return __sync_val_compare_and_swap(&table_state.locks[hash & (INSERT_LOCKS - 1)], 0, 1) == 0 ||
+	       wait_for_stripe(hash);
+}
+
+static __always_inline void unlock_stripe(__u32 hash)
+{
+	__sync_lock_test_and_set(&table_state.locks[hash & (INSERT_LOCKS - 1)], 0);
 }
 
 static __always_inline __u32 pop_slot(struct free_stack *stack)
@@ -102,12 +97,12 @@ static __always_inline __u32 take_from_region(struct region *region, __u32 cpu)
 /* Gives a slot back that is TAG_BUSY. */
 __noinline int free_slot(__u32 slot)
 {
-	struct table_state *state = get_table_state();
+	struct table_state *state = &table_state;
 	struct connection *freed = connection_at(slot);
 	__u32 which, cpu = bpf_get_smp_processor_id() & (FREE_STACKS - 1);
 	struct free_stack *stack;
 
-	if (!freed || !state)
+	if (!freed)
 		return 0;
 	which = slot >= state->regions[0].end;
 	stack = &state->regions[which & 1].stacks[cpu];
@@ -148,6 +143,7 @@ static __always_inline int remove_entry(void *map, const struct control *control
 
 static __always_inline int add_to_bucket(struct bucket *bucket, __u32 entry)
 {
+#pragma clang loop unroll(disable)
 	for (int at = 0; at < BUCKET_ENTRIES; at++)
 		if (bucket->entries[at] == 0 && __sync_val_compare_and_swap(&bucket->entries[at], 0, entry) == 0)
 			return 1;
@@ -203,9 +199,12 @@ static __always_inline void update_overload(struct destination *destination)
 }
 
 /* Counts a new connection at its server (ip_vs_bind_dest). */
-static __always_inline void bind(struct destination *destination)
+static __always_inline void bind(struct destination *destination, int inactive)
 {
-	__sync_fetch_and_add(&destination->inactive, 1);
+	if (inactive)
+		__sync_fetch_and_add(&destination->inactive, 1);
+	else
+		__sync_fetch_and_add(&destination->active, 1);
 	update_overload(destination);
 }
 
@@ -319,24 +318,56 @@ static __always_inline __u32 evict(const struct control *control, __u32 now)
 	return NO_SLOT;
 }
 
-/* A slot to write a connection into; NO_SLOT if the table is full of what stays. */
-__noinline __u32 take_slot(__u32 now)
+/* The slot that this CPU freed last, or one that was never used; NO_SLOT if that is not to be had at once. */
+static __always_inline __u32 take_at_once(struct region *region, __u32 cpu)
 {
-	struct table_state *state = get_table_state();
-	__u32 cpu = bpf_get_smp_processor_id();
-	const struct control *control = get_control();
-	__u32 slot;
+	struct free_stack *stack = &region->stacks[cpu & (FREE_STACKS - 1)];
+	__u32 head = *(volatile __u32 *)&stack->head, slot;
+	struct connection *taken;
 
-	if (!state || !control)
-		return NO_SLOT;
-	slot = take_from_region(&state->regions[1], cpu);
+	if (head & SLOT_BITS) {
+		slot = (head & SLOT_BITS) - 1;
+		taken = connection_at(slot);
+		if (!taken || __sync_val_compare_and_swap(&stack->head, head,
+							  ((head & ~SLOT_BITS) + HEAD_COUNT) |
+								  (*(volatile __u32 *)&taken->expires & SLOT_BITS)) != head)
+			return NO_SLOT;
+	} else {
+		if (*(volatile __u32 *)&region->first >= region->end)
+			return NO_SLOT;
+		slot = __sync_fetch_and_add(&region->first, 1);
+		if (slot >= region->end)
+			return NO_SLOT;
+		taken = connection_at(slot);
+	}
+	/* Nobody else has it: it stands in no stack and no index. */
+	return taken && taken->tag == TAG_FREE ? slot : NO_SLOT;
+}
+
+/* The same with more patience; then the slot of one that makes room. */
+__noinline __u32 take_slot_slowly(__u32 now)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+	__u32 slot = take_from_region(&table_state.regions[1], cpu);
+
 	if (slot == NO_SLOT)
-		slot = take_from_region(&state->regions[0], cpu);
+		slot = take_from_region(&table_state.regions[0], cpu);
 	if (slot != NO_SLOT) {
-		__sync_fetch_and_add(&state->size, 1);
+		__sync_fetch_and_add(&table_state.size, 1);
 		return slot;
 	}
-	return evict(control, now);
+	return evict(get_control(), now);
+}
+
+/* A slot to write a connection into, which nobody else has; NO_SLOT if the table is full of what stays. */
+static __always_inline __u32 take_slot(__u32 now)
+{
+	__u32 slot = take_at_once(&table_state.regions[1], bpf_get_smp_processor_id());
+
+	if (slot == NO_SLOT)
+		return take_slot_slowly(now);
+	__sync_fetch_and_add(&table_state.size, 1);
+	return slot;
 }
 
 #endif

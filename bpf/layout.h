@@ -384,6 +384,7 @@ struct {
 /* Reached by their addresses, without a lookup: maps of one element, named after these sections. */
 struct control control SEC(".data.control");
 struct interface interfaces[INTERFACE_SLOTS] SEC(".data.interfaces");
+struct table_state table_state SEC(".data.table_state");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -422,14 +423,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct tunnel);
 } tunnels SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct table_state);
-} table_state SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -34,12 +34,18 @@ static __always_inline int is_eligible(const struct destination *destination)
 	       destination->weight > 0;
 }
 
-/* The destination in a place of a plan, if it is eligible. Looked at by itself: for the verifier, loops over it are short. */
-__noinline __u32 eligible_at(__u32 at)
+/* The destination in a place of a plan, if it is eligible. */
+static __always_inline __u32 eligible_in(__u32 at)
 {
 	__u32 index = plan_word(at);
 
 	return is_eligible(destination_at(index)) ? index : NO_CHOICE;
+}
+
+/* The same, looked at by itself: for the verifier, loops over it are short. */
+__noinline __u32 eligible_at(__u32 at)
+{
+	return eligible_in(at);
 }
 
 /* The next of a round: the cursor moves behind what is given, and over what is not eligible, in one exchange. */
@@ -75,6 +81,23 @@ __noinline __u32 select_next(const struct service *service)
 			return index;
 	}
 	return NO_CHOICE;
+}
+
+/* The same where the next is eligible and no other CPU takes it at the same time. */
+static __always_inline __u32 select_at_once(const struct service *service)
+{
+	__u32 number = service->cursor, index;
+	__u64 *cursor = bpf_map_lookup_elem(&cursors, &number);
+
+	if (cursor) {
+		__u64 last = *(volatile __u64 *)cursor;
+		__u32 place = last < service->length ? last : 0;
+
+		index = eligible_in(service->at + place);
+		if (index != NO_CHOICE && __sync_val_compare_and_swap(cursor, last, (__u64)place + 1) == last)
+			return index;
+	}
+	return select_next(service);
 }
 
 #define SIP_ROUND(a, b, c, d)                                                                                          \
@@ -123,7 +146,7 @@ static __always_inline __u32 select_hashed(const struct service *service, const 
 	place = service->kind == PLAN_MH ? maglev_hash(word) % MAGLEV_PLACES : word * 0x61c88647 >> 24;
 	if (place >= service->length)
 		return NO_CHOICE;
-	return eligible_at(service->at + place);
+	return eligible_in(service->at + place);
 }
 
 /* The least load over weight; weights are small enough here (see the daemon) that products fit. */
@@ -144,9 +167,9 @@ __noinline __u32 select_least(const struct service *service)
 
 		if (place >= length)
 			break;
-		index = eligible_at(at + place);
+		index = plan_word(at + place);
 		destination = destination_at(index);
-		if (!destination)
+		if (!is_eligible(destination))
 			continue;
 		if (kind == PLAN_NQ && destination->active == 0)
 			return index;
@@ -194,7 +217,7 @@ static __always_inline __u32 select_server(const struct service *service, const 
 {
 	switch (service->kind) {
 	case PLAN_SEQUENCE:
-		return select_next(service);
+		return select_at_once(service);
 	case PLAN_SH:
 	case PLAN_DH:
 	case PLAN_MH:

@@ -114,7 +114,7 @@ export interface Traffic {
 }
 
 /** Places in the map `programs`, by the program's name. */
-const PROGRAM_PLACES = { begin: 0, relate: 2, receive_other: 3 } as const;
+const PROGRAM_PLACES = { begin: 0, relate: 2, receive_other: 3, begin_other: 4 } as const;
 
 /** Words in `struct traffic`. */
 const TRAFFIC_WORDS = 5;
