@@ -110,14 +110,15 @@ static __always_inline int enter(const struct newcomer *newcomer, struct connect
 	connection->local_port = 0;
 	connection->control = newcomer->template;
 	connection->packets = 0;
-	__sync_lock_test_and_set(&connection->tag, TAG_USED);
-
+	/* The exchange that makes the entry is a barrier behind all of this. */
 	if (!add_entry(&buckets, control, newcomer->hash, slot))
 		return 0;
 	if (flags & FLAG_REPLIES && !enter_by_reply(slot)) {
 		remove_entry(&buckets, control, newcomer->hash, slot);
 		return 0;
 	}
+	/* Whoever followed the entry before this did not find the connection, and has to wait for the lock now. */
+	*(volatile __u32 *)&connection->tag = TAG_USED;
 	bind(destination, flags & FLAG_INACTIVE);
 	count_connection(newcomer->index);
 	return 1;
@@ -267,7 +268,8 @@ static __always_inline int start(struct xdp_md *ctx, struct packet *packet)
 		return UP(REASON_REPLY);
 	if (control->flags & CONTROL_MARKS)
 		return UP(REASON_NO_CONNECTION);
-	service = find_service(packet->protocol, family, port, packet->key.virtual);
+	service = family == 4 ? find_service4(packet->protocol, port, packet->key.virtual) :
+				find_service(packet->protocol, family, port, packet->key.virtual);
 	if (!service)
 		return is_service(packet->protocol, family, port, packet->key.virtual) ? UP(REASON_NO_CONNECTION) :
 											 to_host(REASON_NO_SERVICE);
@@ -287,8 +289,12 @@ static __always_inline int start(struct xdp_md *ctx, struct packet *packet)
 	if (!lock_stripe(newcomer.hash))
 		return UP(REASON_NO_CONNECTION);
 	outcome = make_connection(packet, service, &newcomer);
-	unlock_stripe(newcomer.hash);
-	return outcome ? outcome : send_first(ctx, packet);
+	if (outcome) {
+		unlock_stripe(newcomer.hash);
+		return outcome;
+	}
+	unlock_after_barrier(newcomer.hash);
+	return send_first(ctx, packet);
 }
 
 static __noinline int start_apart(struct xdp_md *ctx, struct packet *packet)

@@ -190,7 +190,8 @@ struct control {
 	__u32 capacity;
 	/* Ticks that a connection lives before its first state. */
 	__u32 created_timeout;
-	__u32 reserved;
+	/* Raised whenever `services` has changed; 0: nobody says so. */
+	__u32 service_generation;
 	/* The next state by side (client, server, client only), event and state. */
 	__u8 tcp_next[TCP_SIDES * TCP_EVENTS * TCP_STATES];
 };
@@ -295,6 +296,19 @@ struct table_state {
 	/* Slots that have an extension, and those that have none. */
 	struct region regions[2];
 	__u32 locks[INSERT_LOCKS];
+};
+
+/* The last services that a CPU looked up, by VIP and port over IPv4: the map takes thirty nanoseconds. */
+#define SERVICE_CACHE 64
+
+struct cached_service {
+	/* service_generation when it was looked up. */
+	__u32 generation;
+	/* The first two words of its key. */
+	__u32 protocol_and_port;
+	__u32 address;
+	__u32 reserved[2];
+	struct service service;
 };
 
 /* As it stands in the key. */
@@ -440,6 +454,13 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } cursors SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SERVICE_CACHE);
+	__type(key, __u32);
+	__type(value, struct cached_service);
+} service_cache SEC(".maps");
 
 /* Where each CPU looks next for a connection that may make room. */
 struct {

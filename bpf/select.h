@@ -153,13 +153,15 @@ static __always_inline __u32 select_hashed(const struct service *service, const 
 __noinline __u32 select_least(const struct service *service)
 {
 	__u64 least_load = 0, least_weight = 1;
-	__u32 kind, length, at, least = NO_CHOICE;
+	__u32 kind, length, number, least = NO_CHOICE;
+	struct plan_block *block = 0;
 
 	if (!service)
 		return NO_CHOICE;
 	kind = service->kind;
 	length = service->length;
-	at = service->at;
+	/* A plan begins with a block. */
+	number = service->at / PLAN_WORDS;
 	for (__u32 place = 0; place < LONGEST_SCAN; place++) {
 		struct destination *destination;
 		__u64 load, weight;
@@ -167,7 +169,13 @@ __noinline __u32 select_least(const struct service *service)
 
 		if (place >= length)
 			break;
-		index = plan_word(at + place);
+		if (place % PLAN_WORDS == 0)
+			block = bpf_map_lookup_elem(&plans, &number);
+		if (!block)
+			break;
+		index = block->words[place % PLAN_WORDS];
+		if (place % PLAN_WORDS == PLAN_WORDS - 1)
+			number++;
 		destination = destination_at(index);
 		if (!is_eligible(destination))
 			continue;

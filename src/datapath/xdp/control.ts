@@ -35,6 +35,7 @@ export const ControlField = {
   wayGeneration: 624,
   capacity: 628,
   createdTimeout: 632,
+  serviceGeneration: 636,
   tcpNext: 640,
 } as const;
 
@@ -307,6 +308,12 @@ export class ControlRecord {
 
   set capacity(capacity: number) {
     this.#set(ControlField.capacity, capacity);
+  }
+
+  /** Makes the program forget which services it looked up. Number 0 is left out: it says that nobody calls this. */
+  forgetServices(): void {
+    const next = (this.#get(ControlField.serviceGeneration) + 1) >>> 0;
+    this.#set(ControlField.serviceGeneration, next || 1);
   }
 
   /** Makes the program forget which way each client has. */

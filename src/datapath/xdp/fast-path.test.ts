@@ -228,8 +228,8 @@ function configure(director: Director, fastPath: FastPath, setup: readonly strin
     tunnelChecksum: 'nocsum',
   });
   const value = new Uint8Array(new ArrayBuffer(SERVICE_BYTES));
-  fastPath.services.update(serviceKey(PROTOCOL_NUMBERS[protocol], ip(vip), Number(port)), value);
-  fastPath.services.update(serviceKey(0, ip(vip), 0), value);
+  fastPath.setService(serviceKey(PROTOCOL_NUMBERS[protocol], ip(vip), Number(port)), value);
+  fastPath.setService(serviceKey(0, ip(vip), 0), value);
   fastPath.control.setVips([ip(vip)]);
 }
 
@@ -311,8 +311,8 @@ describe('the program', { skip }, () => {
     destinations.view.setUint16(at + 60, 1500, true);
     destinations.setFlag(server, DestinationFlag.available | DestinationFlag.resolved, true);
     const value = new Uint8Array(new ArrayBuffer(SERVICE_BYTES));
-    fastPath.services.update(serviceKey(Protocol.tcp, VIP, 80), value);
-    fastPath.services.update(serviceKey(0, VIP, 0), value);
+    fastPath.setService(serviceKey(Protocol.tcp, VIP, 80), value);
+    fastPath.setService(serviceKey(0, VIP, 0), value);
     fastPath.control.setVips([VIP]);
   });
 

@@ -176,8 +176,6 @@ export class FastPath {
   readonly unknownWays: BpfMap;
   /** The director's AF_XDP sockets, by interface and queue. */
   readonly sockets: BpfMap;
-  /** What `services` holds; see `serviceKey` in control.ts. */
-  readonly services: BpfMap;
   readonly program: BpfProgram;
   readonly #object: BpfObject;
   readonly #maps: Record<MapName, BpfMap>;
@@ -227,7 +225,6 @@ export class FastPath {
         BpfMap
       >;
       this.sockets = this.#maps.sockets;
-      this.services = this.#maps.services;
       this.program = this.#object.program('dirigo');
       this.#passToHost = this.#object.program('pass_to_host');
       this.#readClock = this.#object.program('read_clock');
@@ -494,6 +491,19 @@ export class FastPath {
     this.#devices.add(index);
   }
 
+  /** Keys of the map `services`; see `serviceKey` in control.ts. */
+  serviceKeys(): Uint8Array[] {
+    return this.#maps.services.keys();
+  }
+
+  /** Sets what the program knows by a key of `services`; with nothing, removes it. The next packet sees it. */
+  setService(key: Uint8Array, value?: Uint8Array): void {
+    if (value) this.#maps.services.update(key, value);
+    else this.#maps.services.delete(key);
+    // CPUs remember what they looked up last.
+    this.control.forgetServices();
+  }
+
   /** The kernel's ticks and its monotonic clock now. */
   readClock(): ClockReading {
     this.#readClock.run({ frame: clockFrame });
@@ -564,6 +574,7 @@ export class FastPath {
       if (!['control', 'interfaces', 'sockets', 'devices', 'programs'].includes(name))
         this.#maps[name].clear(this.#cpus);
     }
+    this.control.forgetServices();
   }
 
   /** Bytes of the kernel's memory that the tables take. */

@@ -81,7 +81,7 @@ export class ProgramConfiguration {
     this.#owners = new DataView(fastPath.ownerMemory);
     this.#tunnels = new DataView(fastPath.tunnelMemory);
     this.#plans = new Plans(fastPath.planMemory, fastPath.cursorMemory, director.destinations);
-    for (const key of fastPath.services.keys())
+    for (const key of fastPath.serviceKeys())
       this.#written.set(Buffer.from(key).toString('hex'), UNKNOWN_RECORD);
     this.ways = new Ways(fastPath, director.network);
     const { destinations } = director;
@@ -342,16 +342,15 @@ export class ProgramConfiguration {
   }
 
   #writeServices(keys: ReadonlyMap<string, Uint8Array>): void {
-    const { services } = this.#fastPath;
     for (const [name, value] of keys) {
       const written = this.#written.get(name);
       if (written === value || (written && Buffer.compare(written, value) === 0)) continue;
-      services.update(Uint8Array.from(Buffer.from(name, 'hex')), value);
+      this.#fastPath.setService(Uint8Array.from(Buffer.from(name, 'hex')), value);
       this.#written.set(name, value);
     }
     for (const name of this.#written.keys()) {
       if (keys.has(name)) continue;
-      services.delete(Uint8Array.from(Buffer.from(name, 'hex')));
+      this.#fastPath.setService(Uint8Array.from(Buffer.from(name, 'hex')));
       this.#written.delete(name);
     }
   }
