@@ -333,21 +333,25 @@ static __always_inline __u32 take_at_once(struct region *region, __u32 cpu)
 	struct connection *taken;
 
 	if (head & SLOT_BITS) {
+		__u32 next = (head & ~SLOT_BITS) + HEAD_COUNT;
+
 		slot = (head & SLOT_BITS) - 1;
 		taken = connection_at(slot);
-		if (!taken || __sync_val_compare_and_swap(&stack->head, head,
-							  ((head & ~SLOT_BITS) + HEAD_COUNT) |
-								  (*(volatile __u32 *)&taken->expires & SLOT_BITS)) != head)
+		if (!taken)
 			return NO_SLOT;
-	} else {
-		if (*(volatile __u32 *)&region->first >= region->end)
-			return NO_SLOT;
-		slot = __sync_fetch_and_add(&region->first, 1);
-		if (slot >= region->end)
-			return NO_SLOT;
-		taken = connection_at(slot);
+		next |= *(volatile __u32 *)&taken->expires & SLOT_BITS;
+		return __sync_val_compare_and_swap(&stack->head, head, next) == head &&
+				       __sync_val_compare_and_swap(&taken->tag, TAG_FREE, TAG_BUSY) == TAG_FREE ?
+			       slot :
+			       NO_SLOT;
 	}
-	/* Nobody else has it: it stands in no stack and no index. */
+	if (*(volatile __u32 *)&region->first >= region->end)
+		return NO_SLOT;
+	slot = __sync_fetch_and_add(&region->first, 1);
+	if (slot >= region->end)
+		return NO_SLOT;
+	/* Nobody else has it: it stands in no stack and in no index. */
+	taken = connection_at(slot);
 	return taken && taken->tag == TAG_FREE ? slot : NO_SLOT;
 }
 

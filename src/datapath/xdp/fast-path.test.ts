@@ -480,7 +480,7 @@ describe('pinned tables', { skip }, () => {
     const first = openFastPath({ capacity: 512 });
     const { connections, tick } = tablesOf(first);
     const slot = connections.allocate(keyOf(), Forwarding.gate);
-    connections.setExpires(slot, tick() + 1000);
+    connections.setExpires(slot, tick() + 1_000_000);
     connections.publish(slot);
     first.close();
     const second = openFastPath({ capacity: 4096, directory: first.directory });
