@@ -81,6 +81,26 @@ test('two daemons on one socket', async context => {
   assert.equal(runBin('ipvsadm', ['-Ln'], environment).status, 0);
 });
 
+test('two daemons on one state', async context => {
+  const { folder, environment } = place(context);
+  const state = join(folder, 'state');
+  const first = await startDaemon(context, { ...environment, DIRIGO_STATE: state });
+  const others = {
+    DIRIGO_SOCKET: join(folder, 'other.sock'),
+    DIRIGO_STATE: join(folder, '.', 'state', '..', 'state'),
+  };
+  const second = runBin('dirigo', ['up', '--datapath', 'virtual'], others);
+  assert.equal(second.status, 1);
+  assert.match(
+    second.stderr,
+    /^dirigo: the state in \S+ is another daemon's: give this one a folder of its own/,
+  );
+  assert.equal(existsSync(others.DIRIGO_SOCKET), false);
+  first.kill('SIGKILL');
+  await ended(first);
+  await startDaemon(context, others);
+});
+
 test('of many daemons started at once, one runs', async context => {
   const { socket, environment } = place(context);
   const started = await Promise.allSettled(

@@ -17,7 +17,7 @@ import { type GuardSettings, NeighbourKeeper } from './neighbour-keeper.ts';
 import { peerText } from './peer.ts';
 import { requester } from './requester.ts';
 import type { ShutdownOptions } from './routes/end.ts';
-import { listenPrivately, lockSocket, type SocketLock } from './socket.ts';
+import { listenPrivately, lockSocket, lockStateFolder, type SocketLock } from './socket.ts';
 import { StateFolder } from './state-folder.ts';
 
 export interface DaemonOptions {
@@ -61,14 +61,15 @@ export class Daemon {
   readonly #api: Api;
   readonly #log: Log;
   readonly #watching: NodeJS.Timeout;
-  readonly #lock: SocketLock;
+  /** Of the socket, and of the state's folder. */
+  readonly #locks: readonly (SocketLock | undefined)[];
   readonly #successor: Successor | undefined;
   #stopping: Promise<void> | undefined;
   readonly #stopped = Promise.withResolvers<void>();
 
   private constructor(
     options: DaemonOptions,
-    lock: SocketLock,
+    locks: readonly (SocketLock | undefined)[],
     datapath: Datapath,
     configuration: Configuration,
     events: Events,
@@ -77,7 +78,7 @@ export class Daemon {
   ) {
     this.socket = options.socket;
     this.datapath = datapath;
-    this.#lock = lock;
+    this.#locks = locks;
     this.#configuration = configuration;
     this.#neighbours = neighbours;
     this.#successor = options.successor;
@@ -119,12 +120,15 @@ export class Daemon {
    * @throws Error whose message is one line; nothing is left behind then
    */
   static async start(options: DaemonOptions): Promise<Daemon> {
+    const { stateFolder } = options;
     const lock = await lockSocket(options.socket);
+    let stateLock: SocketLock | undefined;
     let datapath: Datapath | undefined;
     let neighbours: NeighbourKeeper | undefined;
     const log = options.log ?? new Log({ level: 'error' });
     try {
-      const folder = options.stateFolder === undefined ? undefined : new StateFolder(options.stateFolder);
+      const folder = stateFolder === undefined ? undefined : new StateFolder(stateFolder);
+      stateLock = stateFolder === undefined ? undefined : await lockStateFolder(stateFolder);
       datapath = await options.openDatapath();
       const configuration = new Configuration({ datapath, folder });
       configuration.restore();
@@ -132,7 +136,7 @@ export class Daemon {
       const events = new Events();
       neighbours = new NeighbourKeeper({ datapath, configuration, events, log, guard: options.guard });
       await neighbours.start();
-      const daemon = new Daemon(options, lock, datapath, configuration, events, neighbours, log);
+      const daemon = new Daemon(options, [lock, stateLock], datapath, configuration, events, neighbours, log);
       const { gid, tcp } = options.access ?? {};
       if (tcp && daemon.#tcpServer) await listenOnTcp(daemon.#tcpServer, tcp);
       await listenPrivately(daemon.#server, options.socket, gid).catch((error: unknown) => {
@@ -153,6 +157,7 @@ export class Daemon {
       await neighbours?.stop({ remove: datapath?.status().adopted !== true });
       // What a predecessor left goes on forwarding; the next attempt will find it.
       await datapath?.stop({ remove: datapath.status().adopted !== true });
+      stateLock?.release();
       lock.release();
       throw error;
     }
@@ -217,7 +222,7 @@ export class Daemon {
       await this.#neighbours.stop(options);
       await this.datapath.stop(options);
     } finally {
-      this.#lock.release();
+      for (const lock of this.#locks) lock?.release();
       this.#log.close();
     }
   }

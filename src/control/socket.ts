@@ -53,6 +53,25 @@ export async function lockSocket(path: string): Promise<SocketLock> {
   };
 }
 
+/**
+ * Takes the folder of a state for this process; whatever path leads to it.
+ * @throws Error if it is another daemon's
+ */
+export async function lockStateFolder(folder: string): Promise<SocketLock> {
+  const { dev, ino } = statSync(folder);
+  const holder = createServer(connection => connection.destroy());
+  try {
+    await listening(holder, `\0dirigo state ${dev}:${ino}`);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error;
+    throw new Error(
+      `the state in ${folder} is another daemon's: give this one a folder of its own (--state)`,
+    );
+  }
+  holder.unref();
+  return { release: () => holder.close() };
+}
+
 function removeIfEmpty(folder: string): void {
   try {
     rmdirSync(folder);

@@ -302,6 +302,10 @@ export class ControlRecord {
   }
 
   /** A sum of `ControlFlag`. */
+  get flags(): number {
+    return this.#get(ControlField.flags);
+  }
+
   set flags(flags: number) {
     this.#set(ControlField.flags, flags);
   }

@@ -181,6 +181,8 @@ export class ProgramConfiguration {
     const isOnDuty = ({ length }: Uint8Array): boolean => families.has(length === 4 ? 4 : 6);
     this.#servers = servers.filter(isOnDuty);
     this.#own = [...this.#own, ...this.#lingering.values()].filter(isOnDuty);
+    // Entries change one by one: while more than one does, new connections wait for the director, which knows them all.
+    if (!changed || changed.size > 1) this.#fastPath.control.flags |= ControlFlag.noNew;
     this.#writeServices(keys);
     this.#writeVips();
     const [tcp, udp] = this.#timeouts();
