@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { missing } from '../../test/requirements.ts';
 import { groupNumber, parseEndpoint, readAccess } from './access.ts';
+import { ask } from './api.fixture.ts';
 import { runBin, startDaemon, temporaryFolder } from './daemon.fixture.ts';
 import { RateLimit } from './rate-limit.ts';
 
@@ -199,6 +200,29 @@ test('who changed what stands in the log, one line a change', { skip: missing('r
     /^<6>changed by="uid 0 \(pid [0-9]+\)" revision=1 cause="ipvsadm -A -t 10\.0\.0\.3:80 -s rr" changes=1$/,
   );
   assert.match(lines[1] ?? '', /cause="setting sloppy_tcp 1"/);
+});
+
+test('a log that nobody reads does not hold up the daemon', async context => {
+  const { socket, environment } = place(context);
+  const daemon = await startDaemon(context, environment);
+  daemon.stderr?.pause();
+  const name = 'x'.repeat(900);
+  // Ten times what waits at most; with a blocking write, the first few dozen would be the last.
+  for (let request = 0; request < 10_000; request += 100) {
+    const asked = Array.from({ length: 100 }, (_, at) =>
+      ask(socket, 'POST', '/ipvsadm', { argv: ['-Z', '-t', `10.0.0.3:${request + at}`, name] }),
+    );
+    await Promise.all(asked);
+  }
+  assert.equal((await ask(socket, 'GET', '/status')).status, 200);
+  let log = '';
+  daemon.stderr?.on('data', chunk => {
+    log += chunk;
+  });
+  daemon.stderr?.resume();
+  await new Promise(resolve => setTimeout(resolve, 500));
+  await ask(socket, 'POST', '/ipvsadm', { argv: ['-Z', '-t', '10.0.0.3:80'] });
+  await until(() => log.includes('log lines left out, nobody reads them lines='), 'the loss is told');
 });
 
 test('slow and silent clients are cut off, and do not keep others out', async context => {

@@ -38,7 +38,7 @@ export async function startApi(context: TestContext): Promise<TestApi> {
   return { socket, daemon, datapath, log, ask: (...question) => ask(socket, ...question) };
 }
 
-function ask(
+export function ask(
   socketPath: string,
   method: string,
   path: string,

@@ -223,7 +223,7 @@ export class Daemon {
       await this.datapath.stop(options);
     } finally {
       for (const lock of this.#locks) lock?.release();
-      this.#log.close();
+      await this.#log.close();
     }
   }
 }

@@ -69,13 +69,13 @@ test('a problem that comes back is counted, others are not held up', context => 
   assert.equal(lines.length, 4);
 });
 
-test('many different problems take bounded memory, and none is lost', () => {
+test('many different problems take bounded memory, and none is lost', async () => {
   const { log, lines } = collecting();
   for (let number = 0; number < 1000; number++) {
     log.error('failed', { number });
     log.error('failed', { number });
   }
-  log.close();
+  await log.close();
   assert.equal(lines.length, 2000);
 });
 

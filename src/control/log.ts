@@ -9,6 +9,8 @@
  * | `journal` | `<6>changed by="uid 0 (pid 77)" revision=3`: the priority as journald reads it (sd-daemon(3)) |
  */
 
+import { LogWriter } from './log-writer.ts';
+
 /** From the gravest to the least. */
 export const LOG_LEVELS = ['error', 'warning', 'info', 'debug'] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
@@ -51,13 +53,15 @@ export class Log {
   readonly format: LogFormat;
   readonly #worst: number;
   readonly #write: (line: string) => void;
+  readonly #writer: LogWriter | undefined;
   readonly #wallClock: () => number;
   readonly #problems = new Map<string, Problem>();
 
   constructor(options: LogOptions = {}) {
     this.format = options.format ?? (process.env.JOURNAL_STREAM ? 'journal' : 'text');
     this.#worst = LOG_LEVELS.indexOf(options.level ?? 'info');
-    this.#write = options.write ?? (line => process.stderr.write(line));
+    this.#writer = options.write ? undefined : new LogWriter();
+    this.#write = options.write ?? (line => this.#writer?.write(line));
     this.#wallClock = options.wallClock ?? Date.now;
   }
 
@@ -80,9 +84,10 @@ export class Log {
     this.#line('debug', event, fields);
   }
 
-  /** Writes how often problems came back that have not been written since. */
-  close(): void {
+  /** Writes how often problems came back that have not been written since, and waits for what is still to be written. */
+  async close(): Promise<void> {
     for (const key of [...this.#problems.keys()]) this.#settle(key);
+    await this.#writer?.drained();
   }
 
   /** Writes it, unless the same was written a moment ago: then it is counted. */
