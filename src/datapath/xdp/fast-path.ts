@@ -271,7 +271,7 @@ export class FastPath {
       if (version !== LAYOUT_VERSION) {
         throw new Error(
           `${this.directory} holds tables of layout ${version}, this program has layout ${LAYOUT_VERSION}: ` +
-            'remove them first (dirigo down --detach), which ends their connections',
+            '`dirigo down` removes them, which ends their connections',
         );
       }
     }
