@@ -6,6 +6,7 @@
 import { parseArgs } from 'node:util';
 import { captureBenchmark } from './capture.ts';
 import { directorBenchmark } from './director.ts';
+import { guardBenchmark } from './guard.ts';
 import { ipvsadmBenchmark } from './ipvsadm.ts';
 import { pathBenchmark } from './path.ts';
 import { stateBenchmark } from './state.ts';
@@ -38,6 +39,7 @@ const benchmarks: ReadonlyMap<string, (file?: string) => void | Promise<void>> =
   ['capture', captureBenchmark],
   ['state', stateBenchmark],
   ['ipvsadm', ipvsadmBenchmark],
+  ['guard', guardBenchmark],
 ]);
 
 const chosen = new Map(

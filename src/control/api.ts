@@ -50,6 +50,7 @@ export class Api {
     this.events = events ?? new Events();
     const environment: RouteEnvironment = {
       datapath,
+      guardStatus: () => options.neighbours.guardStatus(),
       configuration,
       names,
       version,

@@ -7,6 +7,7 @@ import { DROP_NAMES, Drop } from '../ipvs/drops.ts';
 import { FULLNAT_COUNT_NAMES } from '../ipvs/forwarding/fullnat.ts';
 import { PROTOCOL_NUMBERS } from '../ipvs/service-index.ts';
 import { type DestinationStatus, type Statistics, serviceKeyText } from '../ipvs/specification.ts';
+import { guardMetrics } from './guard-metrics.ts';
 import { labelText, type Metric, type MetricType, type Sample } from './open-metrics.ts';
 import { directorOf, type RouteEnvironment, serverOf } from './routes/route.ts';
 
@@ -55,6 +56,7 @@ export async function readMetrics(
     ...processMetrics(environment),
     ...directorMetrics(environment, director, reading),
     ...datapathMetrics(environment),
+    ...guardMetrics(environment.guardStatus?.()),
     ...(detail === 'director' ? [] : serviceMetrics(reading.services)),
     ...(detail === 'servers' ? serverMetrics(reading.servers) : []),
   ];

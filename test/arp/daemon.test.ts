@@ -8,7 +8,7 @@ import { missing } from '../requirements.ts';
 import { addressOf, GuardedCluster, sleep, until, VIP } from './cluster.ts';
 import { dirigo } from './programs.ts';
 
-const NEEDS = missing('root', 'ip', 'ethtool', 'clang');
+const NEEDS = missing('root', 'ip', 'ethtool', 'clang', 'curl');
 
 test('pins of a virtual data path: pinned, listed, imported, exported, kept', async context => {
   const folder = temporaryFolder(context);
@@ -109,6 +109,13 @@ test('the daemon pins in the kernel and in the fast path, guards, and tells', { 
       JSON.parse(ask('arp', 'guard', '--status', '--json').stdout);
     assert.ok((guard()?.events['binding-contradicted'] ?? 0) >= 1);
     assert.equal(guard()?.staticEntries, 2);
+    const metrics = lab.run(
+      'director',
+      'curl',
+      ...['-s', '--unix-socket', environment.DIRIGO_SOCKET as string, 'http://dirigo/metrics'],
+    );
+    assert.match(metrics, /^dirigo_guard_events_total\{kind="binding-contradicted"\} [1-9]/m);
+    assert.match(metrics, /^dirigo_guard_static_entries 2$/m);
 
     // A daemon that ends leaves the pins to the next one; `down` takes all away.
     const stopped = new Promise(resolve => first.daemon.once('exit', resolve));

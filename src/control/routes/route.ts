@@ -3,6 +3,7 @@
  * Requests are checked against the declaration before it runs, and the OpenAPI description is made from it.
  */
 import type { Datapath } from '../../datapath/datapath.ts';
+import type { GuardStatus } from '../../guard/guard-service.ts';
 import type { Director } from '../../ipvs/director.ts';
 import type { VirtualServer } from '../../ipvs/specification.ts';
 import type { Configuration } from '../configuration.ts';
@@ -147,6 +148,8 @@ export interface RouteEnvironment {
   startedAt: string;
   /** Where TCP is served; undefined: nowhere. */
   listen(): string | undefined;
+  /** What the guard over ARP and neighbour discovery counted; undefined: there is none. */
+  guardStatus?(): GuardStatus | undefined;
 }
 
 /** The virtual server, at the present time. */
