@@ -77,6 +77,7 @@ export function addGuard(arp: Command): void {
     .action((options: GuardOptions) => orFail(() => (options.status ? showStatus(options) : guard(options))));
   for (const option of command.options) {
     if (option.long === '--quiet') option.defaultValueDescription = '30';
+    if (Array.isArray(option.defaultValue)) option.defaultValueDescription = 'none';
   }
 }
 

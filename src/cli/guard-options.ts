@@ -16,7 +16,7 @@ export interface GuardUpOptions {
 const MODES: readonly GuardMode[] = ['watch', 'protect', 'enforce'];
 
 export function addGuardOptions(command: Command): Command {
-  return command
+  command
     .option(
       '--guard <interface[:mode]>',
       'xdp: guard ARP and neighbour discovery there; mode watch (default), protect or enforce, see docs/arp.md (repeat)',
@@ -32,6 +32,12 @@ export function addGuardOptions(command: Command): Command {
     .option('--guard-vrid <number>', 'a virtual router whose MACs may have the VIPs (repeat)', repeated, [])
     .option('--guard-gateway <address[=mac,…]>', 'a gateway, and where it may be (repeat)', repeated, [])
     .option('--guard-webhook <url>', 'POST each of its events there, as JSON');
+  for (const option of command.options) {
+    if (option.long?.startsWith('--guard') && Array.isArray(option.defaultValue)) {
+      option.defaultValueDescription = 'none';
+    }
+  }
+  return command;
 }
 
 /** @throws Error that names the option that makes no sense */
