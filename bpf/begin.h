@@ -140,7 +140,8 @@ static __always_inline __u32 follow_template(const struct packet *packet, const 
 	destination = destination_at(index);
 	if (!destination || !(destination->flags & DESTINATION_AVAILABLE))
 		return NO_CHOICE;
-	if (packet->control->flags & CONTROL_EXPIRE_QUIESCENT && destination->weight == 0)
+	/* With expire_nodest_conn, the director replaces a connection to it with the next SYN, should this one go up. */
+	if (packet->control->flags & (CONTROL_EXPIRE_QUIESCENT | CONTROL_EXPIRE_NODEST) && destination->weight == 0)
 		return NO_CHOICE;
 	__sync_fetch_and_add(&template->control, 1);
 	if ((*(volatile __u32 *)&template->tag & TAG_MASK) != TAG_USED) {

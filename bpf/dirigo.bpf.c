@@ -552,7 +552,7 @@ int relate(struct xdp_md *ctx)
 	outcome = type == bpf_htons(ETH_P_IP) ? relate_ipv4(ctx, tags) : relate_ipv6(ctx, tags);
 	if (outcome == XDP_PASS)
 		bpf_tail_call(ctx, &programs, PROGRAM_GUARD);
-	return outcome;
+	return verdict_of(ctx, outcome);
 }
 
 /* Run by the daemon on a frame that the director left to the host: the kernel's stack takes it as received. */

@@ -45,10 +45,10 @@ static __noinline int translate_to_server(struct xdp_md *ctx, struct error *erro
 	if ((connection->flags & FLAG_FORWARDING) == FORWARDING_FULLNAT) {
 		extension = bpf_map_lookup_elem(&extensions, &packet->slot);
 		if (!extension || connection->local_port == 0)
-			return to_director(ctx, packet->interface, REASON_METHOD);
+			return UP(REASON_METHOD);
 	}
 	if (!is_right(ctx, error) || !is_there(error, end))
-		return to_director(ctx, packet->interface, REASON_MALFORMED);
+		return UP(REASON_MALFORMED);
 	count_error(packet);
 	decrement(packet);
 	outer = put_address(target_of(network_of(packet), flags), destination->address, flags);
@@ -72,9 +72,9 @@ static __noinline int tunnel_to_server(struct xdp_md *ctx, struct packet *packet
 	struct tunnel *tunnel = bpf_map_lookup_elem(&tunnels, &index);
 
 	if (overhead == 0 || !tunnel || packet->tags)
-		return to_director(ctx, packet->interface, REASON_METHOD);
+		return UP(REASON_METHOD);
 	if (!fits_tunnel(packet, destination, overhead))
-		return to_director(ctx, packet->interface, REASON_TOO_BIG);
+		return UP(REASON_TOO_BIG);
 	count_error(packet);
 	decrement(packet);
 	/* The flow of an error is that of its own addresses. */
@@ -93,22 +93,22 @@ static __noinline int error_to_server(struct xdp_md *ctx, struct error *error)
 	__u32 method = packet->connection->flags & FLAG_FORWARDING;
 
 	if (packet->connection->flags & FLAG_DIRECTORS)
-		return to_director(ctx, interface, REASON_METHOD);
+		return UP(REASON_METHOD);
 	if (!destination || (destination->flags & wanted) != wanted)
-		return to_director(ctx, interface, REASON_UNAVAILABLE);
+		return UP(REASON_UNAVAILABLE);
 	if (!(destination->flags & DESTINATION_RESOLVED))
-		return to_director(ctx, interface, REASON_UNRESOLVED);
+		return UP(REASON_UNRESOLVED);
 	if (time_to_live(packet) <= 1)
-		return to_director(ctx, interface, REASON_TIME_TO_LIVE);
+		return UP(REASON_TIME_TO_LIVE);
 	packet->destination = destination;
 	if (method == FORWARDING_TUNNEL)
 		return tunnel_to_server(ctx, packet);
 	if (packet->length > destination->mtu)
-		return to_director(ctx, interface, REASON_TOO_BIG);
+		return UP(REASON_TOO_BIG);
 	if (method == FORWARDING_MASQ || method == FORWARDING_FULLNAT)
 		return translate_to_server(ctx, error);
 	if (method != FORWARDING_GATE)
-		return to_director(ctx, interface, REASON_METHOD);
+		return UP(REASON_METHOD);
 	count_error(packet);
 	decrement(packet);
 	return leave(ctx, interface, packet->ethernet, destination->next_mac, destination->interface_index);
@@ -161,26 +161,26 @@ static __noinline int error_to_client(struct xdp_md *ctx, struct error *error)
 
 	destination = bpf_map_lookup_elem(&destinations, &index);
 	if (!destination)
-		return to_director(ctx, interface, REASON_UNAVAILABLE);
+		return UP(REASON_UNAVAILABLE);
 	if (connection->flags & FLAG_DIRECTORS)
-		return to_director(ctx, interface, REASON_METHOD);
+		return UP(REASON_METHOD);
 	if ((connection->flags & FLAG_FORWARDING) == FORWARDING_FULLNAT) {
 		extension = bpf_map_lookup_elem(&extensions, &packet->slot);
 		if (!extension || is_header_on_way(extension) || (extension->flags & FULLNAT_TOA && states_size(error)))
-			return to_director(ctx, interface, REASON_METHOD);
+			return UP(REASON_METHOD);
 	} else if (!is_same_address(target_of(network_of(packet), flags), connection->client, flags)) {
 		/* Whoever it is for, it is not on the way that is known here. */
-		return to_director(ctx, interface, REASON_NO_WAY);
+		return UP(REASON_NO_WAY);
 	}
 	hop = way_to_client(packet->control, connection);
 	if (!hop)
-		return to_director(ctx, interface, REASON_NO_WAY);
+		return UP(REASON_NO_WAY);
 	if (time_to_live(packet) <= 1)
-		return to_director(ctx, interface, REASON_TIME_TO_LIVE);
+		return UP(REASON_TIME_TO_LIVE);
 	if (packet->length > hop->mtu)
-		return to_director(ctx, interface, REASON_TOO_BIG);
+		return UP(REASON_TOO_BIG);
 	if (!is_right(ctx, error) || !is_there(error, end))
-		return to_director(ctx, interface, REASON_MALFORMED);
+		return UP(REASON_MALFORMED);
 	if (destination->flags & DESTINATION_AVAILABLE)
 		count_reply(index, packet->length);
 	decrement(packet);
@@ -246,14 +246,14 @@ static __always_inline int tell(struct xdp_md *ctx, struct error *error)
 	case TO_CLIENT:
 		return error_to_client(ctx, error);
 	case TO_DIRECTOR:
-		return to_director(ctx, error->packet.interface, REASON_ICMP);
+		return UP(REASON_ICMP);
 	default:
 		return XDP_PASS;
 	}
 }
 
 /* What is found out about only by the director, if it may be about a service or a server. */
-static __noinline int leave_to_director(struct xdp_md *ctx, const struct error *error, enum reason reason)
+static __noinline int leave_to_director(const struct error *error, enum reason reason)
 {
 	const struct packet *packet = &error->packet;
 	__u8 family = packet->flags & FLAG_IPV6 ? 6 : 4;
@@ -261,7 +261,7 @@ static __noinline int leave_to_director(struct xdp_md *ctx, const struct error *
 
 	if (packet->control->flags & CONTROL_MARKS || is_vip(family, target) || is_vip(family, source) ||
 	    is_server(family, target) || error->is_to_vip)
-		return to_director(ctx, packet->interface, reason);
+		return UP(reason);
 	return XDP_PASS;
 }
 
@@ -298,15 +298,15 @@ static __noinline int relate_ipv4(struct xdp_md *ctx, __u32 tags)
 	set_key(&packet->key, quoted, 0, 0);
 	error.is_to_vip = is_vip(4, &ip->daddr);
 	if (ip->ihl != 5 || quoted->ihl != 5)
-		return leave_to_director(ctx, &error, REASON_OPTIONS);
+		return leave_to_director(&error, REASON_OPTIONS);
 	if ((void *)ip + packet->length > end)
-		return leave_to_director(ctx, &error, REASON_MALFORMED);
+		return leave_to_director(&error, REASON_MALFORMED);
 	if (quoted->version != 4 || quoted->frag_off & IPV4_OFFSET ||
 	    packet->length < 2 * sizeof(*ip) + ICMP_HEADER + QUOTED_PORTS || !ipv4_checksum_holds(ip))
 		return XDP_PASS;
 	if ((packet->protocol != IPPROTO_TCP && packet->protocol != IPPROTO_UDP) ||
 	    (error.is_to_vip && may_be_gue(&error, end)))
-		return leave_to_director(ctx, &error, REASON_ICMP);
+		return leave_to_director(&error, REASON_ICMP);
 	if ((void *)(error.ports + 2) > end)
 		return XDP_PASS;
 	packet->key.ports = *(__u32 *)error.ports;
@@ -344,7 +344,7 @@ static __noinline int relate_extended(struct xdp_md *ctx, struct error *error)
 	if (next != IPPROTO_ICMPV6 || (void *)(quoted + 1) > end || *header >= ICMPV6_FIRST_MESSAGE)
 		return XDP_PASS;
 	set_key(&packet->key, quoted, 0, packet->flags);
-	return leave_to_director(ctx, error, REASON_OPTIONS);
+	return leave_to_director(error, REASON_OPTIONS);
 }
 
 static __noinline int relate_ipv6(struct xdp_md *ctx, __u32 tags)
@@ -375,11 +375,11 @@ static __noinline int relate_ipv6(struct xdp_md *ctx, __u32 tags)
 	packet->protocol = quoted->nexthdr;
 	set_key(&packet->key, quoted, 0, FLAG_IPV6);
 	if ((void *)ip + packet->length > end)
-		return leave_to_director(ctx, &error, REASON_MALFORMED);
+		return leave_to_director(&error, REASON_MALFORMED);
 	if (quoted->version != 6 || packet->length < 2 * sizeof(*ip) + ICMP_HEADER + QUOTED_PORTS)
 		return XDP_PASS;
 	if (packet->protocol != IPPROTO_TCP && packet->protocol != IPPROTO_UDP)
-		return leave_to_director(ctx, &error, is_ipv6_extension(packet->protocol) ? REASON_OPTIONS : REASON_ICMP);
+		return leave_to_director(&error, is_ipv6_extension(packet->protocol) ? REASON_OPTIONS : REASON_ICMP);
 	if ((void *)(error.ports + 2) > end)
 		return XDP_PASS;
 	packet->key.ports = *(__u32 *)error.ports;

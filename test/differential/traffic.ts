@@ -354,7 +354,7 @@ export class Traffic {
 
   /** The datagram in two or three pieces (IPv4). */
   #fragments({ bytes, on }: ArrivingFrame): ArrivingFrame[] {
-    if (bytes[12] !== 8 || bytes[13] !== 0 || bytes.length < 60) return [];
+    if (bytes[12] !== 8 || bytes[13] !== 0 || bytes[14] !== 0x45 || bytes.length < 60) return [];
     const total = (((bytes[16] as number) << 8) | (bytes[17] as number)) - IPV4_HEADER;
     if (total > bytes.length - 34 || total < 17) return [];
     const cut = 8 * (1 + this.#random.below(Math.floor((total - 1) / 8)));
