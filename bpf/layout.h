@@ -446,7 +446,10 @@ struct {
 	__type(value, struct plan_block);
 } plans SEC(".maps");
 
-/* The place in a sequence that was given last, plus 1; 0 before the first. */
+/*
+ * The place in a sequence that was given last, plus 1, in the low half; 0 before the first. The high half changes with
+ * every choice: a round that ends where it began is seen, too.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);

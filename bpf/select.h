@@ -64,7 +64,7 @@ __noinline __u32 select_next(const struct service *service)
 		return NO_CHOICE;
 	for (int attempt = 0; attempt < CURSOR_ATTEMPTS; attempt++) {
 		__u64 last = *(volatile __u64 *)cursor;
-		__u32 first = last < length ? last : 0, place = 0;
+		__u32 first = (__u32)last < length ? (__u32)last : 0, place = 0;
 		__u32 index = NO_CHOICE;
 
 		for (__u32 step = 0; step < SEQUENCE_STEPS; step++) {
@@ -77,7 +77,7 @@ __noinline __u32 select_next(const struct service *service)
 		}
 		if (index == NO_CHOICE)
 			return NO_CHOICE;
-		if (__sync_val_compare_and_swap(cursor, last, (__u64)place + 1) == last)
+		if (__sync_val_compare_and_swap(cursor, last, ((last >> 32) + 1) << 32 | (place + 1)) == last)
 			return index;
 	}
 	return NO_CHOICE;

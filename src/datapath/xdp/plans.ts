@@ -233,6 +233,7 @@ class SequenceCursor implements SharedCursor {
     this.#number = number;
     this.#length = words.length;
     this.#passes = passes;
+    this.#last = Atomics.load(cursors, number);
     this.#last = this.#wordOfPlan();
     Atomics.store(cursors, number, this.#last);
   }
@@ -241,7 +242,7 @@ class SequenceCursor implements SharedCursor {
     const word = Atomics.load(this.#cursors, this.#number);
     if (word === this.#last) return;
     this.#last = word;
-    const place = Number(word) - 1;
+    const place = Number(BigInt.asUintN(32, word)) - 1;
     if (place < 0 || place >= this.#length) return;
     this.#plan.currentWeight = this.#passes[2 * place] as number;
     this.#plan.cursor = this.#passes[2 * place + 1] as number;
@@ -254,7 +255,7 @@ class SequenceCursor implements SharedCursor {
     return true;
   }
 
-  /** How many places come before the next one of the plan. */
+  /** How many places come before the next one of the plan; another word than the last one, whatever that says. */
   #wordOfPlan(): bigint {
     const { currentWeight, cursor } = this.#plan;
     let place = 0;
@@ -264,6 +265,6 @@ class SequenceCursor implements SharedCursor {
       if (pass < currentWeight || (pass === currentWeight && position > cursor)) break;
       place++;
     }
-    return BigInt(place);
+    return BigInt.asUintN(64, ((this.#last >> 32n) + 1n) << 32n) | BigInt(place);
   }
 }

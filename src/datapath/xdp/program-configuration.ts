@@ -3,6 +3,7 @@
  * up. Whoever runs the two together needs it: the daemon, the player of scenarios, tests and measurements.
  */
 
+import { CONNECTION_BYTES, ConnectionField, ConnectionFlag } from '../../ipvs/connections.ts';
 import { DESTINATION_BYTES, DestinationField, DestinationFlag, Forwarding } from '../../ipvs/destinations.ts';
 import type { Director } from '../../ipvs/director.ts';
 import { GUE_HEADER, IPV4_MINIMUM_MTU } from '../../ipvs/forwarding/tunnel.ts';
@@ -33,6 +34,8 @@ import { Plans } from './plans.ts';
 import { Ways } from './ways.ts';
 
 const FTP_PORT = 21;
+/** Addresses without a service that are remembered for connections of deleted services of firewall marks. */
+const MOST_LINGERING = 256;
 const NO_TRAFFIC: Traffic = { packets: 0, bytes: 0, outPackets: 0, outBytes: 0, connections: 0 };
 
 /** What a service has in the map `services`: keys as hexadecimal text. */
@@ -70,9 +73,8 @@ export class ProgramConfiguration {
   #vips = new Map<string, Uint8Array>();
   #own: Uint8Array[] = [];
   #servers: Uint8Array[] = [];
-  #hasMarks = false;
-  /** Families that have services. */
-  #families: ReadonlySet<Family> = new Set();
+  /** Families with services of firewall marks: any address may be theirs. */
+  #marked: ReadonlySet<Family> = new Set();
 
   /** @param director works on the tables of `fastPath` */
   constructor(fastPath: FastPath, director: Director) {
@@ -139,7 +141,7 @@ export class ProgramConfiguration {
     const vips = new Map<string, Uint8Array>();
     // Addresses of the director's that replies and errors come to.
     const own = new Map<string, Uint8Array>();
-    let hasMarks = false;
+    const marked = new Set<Family>();
     const add = (key: Uint8Array, value: Uint8Array): void => {
       keys.set(Buffer.from(key).toString('hex'), value);
     };
@@ -151,7 +153,7 @@ export class ProgramConfiguration {
       families.add(service.family);
       for (const { bytes } of service.localAddresses) own.set(formatAddress(bytes), bytes);
       if ('mark' in key || !address) {
-        hasMarks = true;
+        marked.add(service.family);
         continue;
       }
       vips.set(key.address, address);
@@ -164,6 +166,7 @@ export class ProgramConfiguration {
     for (const name of this.#entries.keys()) if (!names.has(name)) this.#entries.delete(name);
     // A VIP that lost its last service keeps its connections.
     for (const [name, address] of this.#vips) if (!vips.has(name)) this.#lingering.set(name, address);
+    for (const family of this.#marked) if (!marked.has(family)) this.#lingerMarked(family);
     for (const name of vips.keys()) this.#lingering.delete(name);
     this.#vips = vips;
     for (const address of this.#tunnelSources()) own.set(formatAddress(address), address);
@@ -173,8 +176,7 @@ export class ProgramConfiguration {
       if (!keys.has(Buffer.from(key).toString('hex'))) add(key, serviceRecord(0));
     }
     this.#own = [...own.values()];
-    this.#hasMarks = hasMarks;
-    this.#families = families;
+    this.#marked = marked;
     const servers = this.#translatedServers();
     for (const address of servers) add(serviceKey(0, address, SERVER_PORT), serviceRecord(0));
     // Without services of a family the virtual server stands aside: nothing of that family is looked at.
@@ -247,14 +249,16 @@ export class ProgramConfiguration {
     const { control } = this.#fastPath;
     control.flags =
       (settings.nat_icmp_send ? ControlFlag.strayReplies : 0) |
-      (this.#hasMarks ? ControlFlag.marks : 0) |
+      (this.#marked.size > 0 ? ControlFlag.marks : 0) |
       (settings.pmtu_disc ? ControlFlag.pathDiscovery : 0) |
       (settings.expire_quiescent_template ? ControlFlag.expireQuiescent : 0) |
       (settings.conn_reuse_mode ? ControlFlag.reuse : 0) |
       (settings.conn_reuse_mode & 2 ? ControlFlag.reuseFinWait : 0) |
       (settings.expire_nodest_conn ? ControlFlag.expireNodest : 0) |
       (this.#standsBack() ? ControlFlag.standsBack : 0) |
-      (this.#director.defence.dropRate > 0 || this.#hasMarks || this.#standsBack() ? ControlFlag.noNew : 0);
+      (this.#director.defence.dropRate > 0 || this.#marked.size > 0 || this.#standsBack()
+        ? ControlFlag.noNew
+        : 0);
     if (this.#isSecure === this.#director.isTcpSecure) return;
     this.#isSecure = this.#director.isTcpSecure;
     control.setTcpTable(this.#isSecure ? SECURE_TCP_TABLE : TCP_TABLE);
@@ -361,8 +365,7 @@ export class ProgramConfiguration {
     const addresses = [...this.#vips.values(), ...this.#own];
     // A backup sees replies only.
     const standsBack = this.#standsBack();
-    const whole = this.#hasMarks ? this.#families : [];
-    this.#fastPath.control.setVips(standsBack ? [] : addresses, standsBack ? [] : whole);
+    this.#fastPath.control.setVips(standsBack ? [] : addresses, standsBack ? [] : this.#marked);
     this.#fastPath.control.setServers(this.#servers);
   }
 
@@ -416,6 +419,20 @@ export class ProgramConfiguration {
   isVip(bytes: Uint8Array, at: number, family: Family): boolean {
     const text = formatAddress(bytes, at, family === 4 ? 4 : 16);
     return this.#vips.has(text) || this.#lingering.has(text);
+  }
+
+  /** Remembers the addresses of a family's connections when its last service of a firewall mark is gone. */
+  #lingerMarked(family: Family): void {
+    const { connections } = this.#director;
+    const length = family === 6 ? 16 : 4;
+    for (let slot = 0; slot < connections.highWater && this.#lingering.size < MOST_LINGERING; slot++) {
+      const flags = connections.flags(slot);
+      if (!connections.isUsed(slot) || flags & ConnectionFlag.template) continue;
+      if (((flags & ConnectionFlag.ipv6) !== 0) !== (family === 6)) continue;
+      const at = slot * CONNECTION_BYTES + ConnectionField.virtual;
+      const address = connections.bytes.slice(at, at + length);
+      this.#lingering.set(formatAddress(address), address);
+    }
   }
 
   /** Gives up VIPs without a service once all connections are gone. */
