@@ -19,6 +19,8 @@ export class ServiceIndex {
   /** By hash; services that share one stand in a list. */
   readonly #services = new Map<number, Service[]>();
   readonly #marks = new Map<number, Service>();
+  /** Services of marks, by family. */
+  readonly #marked = { 4: 0, 6: 0 };
   /** How many services have an address. */
   readonly #addresses = new Map<string, number>();
   #ftpServices = 0;
@@ -32,6 +34,7 @@ export class ServiceIndex {
     else this.size6++;
     if ('mark' in service.key) {
       this.#marks.set(markKey(service.key.mark, service.key.family), service);
+      this.#marked[service.key.family]++;
       return;
     }
     if (service.key.port === FTP_PORT) this.#ftpServices++;
@@ -48,6 +51,7 @@ export class ServiceIndex {
     else this.size6--;
     if ('mark' in service.key) {
       this.#marks.delete(markKey(service.key.mark, service.key.family));
+      this.#marked[service.key.family]--;
       return;
     }
     if (service.key.port === FTP_PORT) this.#ftpServices--;
@@ -63,7 +67,9 @@ export class ServiceIndex {
 
   /** True if there may be a service for packets to this address: it is a VIP, or marks decide. */
   mayServe(bytes: Uint8Array, addressAt: number, family: Family): boolean {
-    return this.#marks.size > 0 || this.#addresses.has(formatAddress(bytes, addressAt, addressBytes(family)));
+    return (
+      this.#marked[family] > 0 || this.#addresses.has(formatAddress(bytes, addressAt, addressBytes(family)))
+    );
   }
 
   /**
