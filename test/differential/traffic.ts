@@ -245,7 +245,7 @@ export class Traffic {
     // Who is told is who sent the packet, or seldom somebody else.
     const destination = random.chance(97)
       ? packet.bytes.slice(packet.sourceAt, packet.sourceAt + size)
-      : ip(random.pick([...VIPS[family], ...OWN[family], ...CLIENTS[family], ...SERVERS[family]]));
+      : ip(random.pick([...VIPS[family], ...CLIENTS[family], ...SERVERS[family]]));
     const source = random.chance(50)
       ? packet.bytes.slice(packet.destinationAt, packet.destinationAt + size)
       : ip(random.pick([...ROUTERS[family], ...ROUTERS[family], ...CLIENTS[family], ...SERVERS[family]]));
