@@ -48,6 +48,12 @@ __noinline __u32 eligible_at(__u32 at)
 	return eligible_in(at);
 }
 
+/* A cursor after the choice of a place: see `cursors` in layout.h. */
+static __always_inline __u64 after_choice(__u64 last, __u32 place)
+{
+	return ((last >> 32) + 1) << 32 | (place + 1);
+}
+
 /* The next of a round: the cursor moves behind what is given, and over what is not eligible, in one exchange. */
 __noinline __u32 select_next(const struct service *service)
 {
@@ -77,7 +83,7 @@ __noinline __u32 select_next(const struct service *service)
 		}
 		if (index == NO_CHOICE)
 			return NO_CHOICE;
-		if (__sync_val_compare_and_swap(cursor, last, ((last >> 32) + 1) << 32 | (place + 1)) == last)
+		if (__sync_val_compare_and_swap(cursor, last, after_choice(last, place)) == last)
 			return index;
 	}
 	return NO_CHOICE;
@@ -91,10 +97,10 @@ static __always_inline __u32 select_at_once(const struct service *service)
 
 	if (cursor) {
 		__u64 last = *(volatile __u64 *)cursor;
-		__u32 place = last < service->length ? last : 0;
+		__u32 place = (__u32)last < service->length ? (__u32)last : 0;
 
 		index = eligible_in(service->at + place);
-		if (index != NO_CHOICE && __sync_val_compare_and_swap(cursor, last, (__u64)place + 1) == last)
+		if (index != NO_CHOICE && __sync_val_compare_and_swap(cursor, last, after_choice(last, place)) == last)
 			return index;
 	}
 	return select_next(service);
