@@ -26,6 +26,7 @@ interface Functions {
   linkUpdate: Foreign;
   linkDetach: Foreign;
   lookup: Foreign;
+  lookupBatch: Foreign;
   update: Foreign;
   remove: Foreign;
   nextKey: Foreign;
@@ -70,6 +71,9 @@ export function libbpf(): Functions {
     linkUpdate: func('int bpf_link_update(int link, int program, const void *options)'),
     linkDetach: func('int bpf_link_detach(int link)'),
     lookup: func('int bpf_map_lookup_elem(int fd, const void *key, void *value)'),
+    lookupBatch: func(
+      'int bpf_map_lookup_batch(int fd, const void *from, void *to, void *keys, void *values, void *count, const void *options)',
+    ),
     update: func('int bpf_map_update_elem(int fd, const void *key, const void *value, uint64_t flags)'),
     remove: func('int bpf_map_delete_elem(int fd, const void *key)'),
     nextKey: func('int bpf_map_get_next_key(int fd, const void *key, void *next)'),
@@ -165,6 +169,30 @@ export class BpfMap {
     if (result === -ENOENT) return false;
     checked(result, `looking into map ${this.name}`);
     return true;
+  }
+
+  /**
+   * Copies values of an array, as many as fit, into `values`: one call whatever their number. Per-CPU maps fill one value
+   * a possible CPU.
+   * @param first index of the first
+   * @param keys room for their indexes
+   */
+  lookupFrom(first: number, keys: Uint32Array, values: Uint8Array): void {
+    // The kernel goes on behind the key that it is given.
+    const before = Uint32Array.of(first - 1);
+    const count = Uint32Array.of(keys.length);
+    const from = first === 0 ? null : new Uint8Array(before.buffer);
+    const result = libbpf().lookupBatch(
+      this.fd,
+      from,
+      new Uint8Array(new ArrayBuffer(4)),
+      new Uint8Array(keys.buffer),
+      values,
+      new Uint8Array(count.buffer),
+      null,
+    ) as number;
+    // It says so when the array ended before the room.
+    if (result !== -ENOENT) checked(result, `looking into map ${this.name}`);
   }
 
   update(key: Uint8Array, value: Uint8Array): void {

@@ -118,6 +118,8 @@ const PROGRAM_PLACES = { begin: 0, relate: 2, receive_other: 3, begin_other: 4 }
 
 /** Words in `struct traffic`. */
 const TRAFFIC_WORDS = 5;
+/** Destinations whose counters are read in one call. */
+const TRAFFIC_BATCH = 1024;
 
 export interface AttachedInterface {
   name: string;
@@ -186,6 +188,10 @@ export class FastPath {
   readonly #devices = new Set<number>();
   readonly #cpus: number;
   readonly #objectPath: string;
+  /** Counters as they were when they were last looked at, by batches, and where they are read to. */
+  readonly #knownTraffic: Int32Array[] = [];
+  readonly #foundTraffic: Int32Array;
+  readonly #trafficKeys = new Uint32Array(TRAFFIC_BATCH);
   #tap: ProgramTap | undefined;
   #lock = -1;
 
@@ -204,6 +210,7 @@ export class FastPath {
     const bytes = readObject(this.#objectPath);
     this.directory = options.directory ?? DEFAULT_DIRECTORY;
     this.#cpus = possibleCpus();
+    this.#foundTraffic = new Int32Array(TRAFFIC_BATCH * ((TRAFFIC_WORDS * 8 * this.#cpus) / 4));
     const before = isBpfFileSystem(this.directory) ? readdirSync(this.directory) : undefined;
     this.adopted = before?.includes('connections') ?? false;
     prepareBpfDirectory(this.directory);
@@ -542,6 +549,32 @@ export class FastPath {
       TRAFFIC_WORDS,
     ) as [number, number, number, number, number];
     return { packets, bytes, outPackets, outBytes, connections };
+  }
+
+  /**
+   * Calls back for the destinations from 0 on for which the program did something since the last call, or whose counters
+   * were cleared.
+   */
+  changedTraffic(destinations: number, changed: (destination: number) => void): void {
+    const { traffic } = this.#maps;
+    const words = (TRAFFIC_WORDS * 8 * this.#cpus) / 4;
+    for (let first = 0; first < destinations; first += TRAFFIC_BATCH) {
+      const batch = first / TRAFFIC_BATCH;
+      const known = this.#knownTraffic[batch] ?? new Int32Array(TRAFFIC_BATCH * words);
+      this.#knownTraffic[batch] = known;
+      const found = this.#foundTraffic;
+      traffic.lookupFrom(first, this.#trafficKeys, new Uint8Array(found.buffer));
+      const end = Math.min(TRAFFIC_BATCH, destinations - first);
+      for (let index = 0; index < end; index++) {
+        let isChanged = false;
+        for (let word = index * words; word < (index + 1) * words; word++) {
+          if (known[word] === found[word]) continue;
+          known[word] = found[word] as number;
+          isChanged = true;
+        }
+        if (isChanged) changed(first + index);
+      }
+    }
   }
 
   clearTraffic(destination: number): void {

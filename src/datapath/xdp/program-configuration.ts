@@ -398,8 +398,8 @@ export class ProgramConfiguration {
     const { pool, destinations } = this.#director;
     this.ways.answer();
     const { counters } = pool;
-    for (const index of pool.owners.keys()) {
-      if ((destinations.flags(index) & DestinationFlag.used) === 0) continue;
+    this.#fastPath.changedTraffic(pool.owners.length, index => {
+      if ((destinations.flags(index) & DestinationFlag.used) === 0) return;
       const now = this.#fastPath.traffic(index);
       const seen = this.#seen[index] ?? NO_TRAFFIC;
       const at = index * COUNTER_STRIDE;
@@ -412,7 +412,7 @@ export class ProgramConfiguration {
       add(Counter.outPackets, now.outPackets - seen.outPackets);
       add(Counter.outBytes, now.outBytes - seen.outBytes);
       this.#seen[index] = now;
-    }
+    });
   }
 
   /** True for a VIP, and for one without a service whose connections live on. */
