@@ -130,6 +130,10 @@ async function up(options: UpOptions): Promise<void> {
   process.stdout.write(`dirigo: ${text}\n`);
   supervisor.ready(text);
   await daemon.stopped;
+  if (log.isHeldUp) {
+    const { endNow } = await import('../datapath/ffi/libc.ts');
+    endNow(0);
+  }
 }
 
 function stateFolderOf({ datapath, state }: UpOptions, isDefaultSocket: boolean): string | undefined {

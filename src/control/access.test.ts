@@ -225,6 +225,22 @@ test('a log that nobody reads does not hold up the daemon', async context => {
   await until(() => log.includes('log lines left out, nobody reads them lines='), 'the loss is told');
 });
 
+test('a log that nobody reads does not keep the daemon from ending', async context => {
+  const { socket, environment } = place(context);
+  const daemon = await startDaemon(context, environment);
+  daemon.stderr?.pause();
+  const name = 'x'.repeat(900);
+  for (let request = 0; request < 1000; request += 100) {
+    const asked = Array.from({ length: 100 }, (_, at) =>
+      ask(socket, 'POST', '/ipvsadm', { argv: ['-Z', '-t', `10.0.0.3:${request + at}`, name] }),
+    );
+    await Promise.all(asked);
+  }
+  const ended = new Promise(resolve => daemon.once('exit', (...how) => resolve(how)));
+  await ask(socket, 'POST', '/shutdown', { remove: true });
+  assert.deepEqual(await ended, [0, null]);
+});
+
 test('slow and silent clients are cut off, and do not keep others out', async context => {
   const { socket, environment } = place(context);
   await startDaemon(context, environment);

@@ -36,6 +36,11 @@ export class LogWriter {
     if (!this.#isWriting) this.#flush();
   }
 
+  /** True while a line is on its way: a thread may be waiting for whoever reads, and would keep the process from ending. */
+  get isWriting(): boolean {
+    return this.#isWriting;
+  }
+
   /** Waits for what is still to be written, not for ever. */
   async drained(): Promise<void> {
     if (!this.#isWriting) return;

@@ -90,6 +90,11 @@ export class Log {
     await this.#writer?.drained();
   }
 
+  /** True if somebody holds up the last lines, after `close` too. */
+  get isHeldUp(): boolean {
+    return this.#writer?.isWriting ?? false;
+  }
+
   /** Writes it, unless the same was written a moment ago: then it is counted. */
   #problem(level: LogLevel, event: string, fields: LogFields): void {
     const key = JSON.stringify([level, event, fields]);
