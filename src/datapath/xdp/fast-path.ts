@@ -578,6 +578,10 @@ export class FastPath {
   }
 
   clearTraffic(destination: number): void {
+    // What is counted from here on may reach the same numbers again.
+    const words = (TRAFFIC_WORDS * 8 * this.#cpus) / 4;
+    const at = (destination % TRAFFIC_BATCH) * words;
+    this.#knownTraffic[Math.floor(destination / TRAFFIC_BATCH)]?.fill(-1, at, at + words);
     this.#maps.traffic.update(
       this.#key(destination),
       new Uint8Array(new ArrayBuffer(8 * TRAFFIC_WORDS * this.#cpus)),
