@@ -2,6 +2,7 @@
  * The host's neighbours as the configuration wants them: pinned MACs in the kernel's table (and with it in the next hops
  * of the fast path), and the guard over ARP and neighbour discovery, which knows the cluster from the configuration.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Binding, ClusterDescription } from '../arp/cluster-knowledge.ts';
 import { GUARD_EVENT_KINDS, type GuardEvent } from '../arp/guard-events.ts';
 import type { TableEntry } from '../arp/table.ts';
@@ -39,6 +40,8 @@ export interface NeighbourKeeperOptions {
 
 /** Milliseconds between two looks whether pinned entries are still there: an interface that goes down loses them. */
 const INTERVAL = 5_000;
+/** Milliseconds in which edits are gathered: looking at the host's neighbours takes a hundred times as long as an edit. */
+const SETTLE = 100;
 
 const LEVELS = { info: 'info', warning: 'warning', alarm: 'error' } as const;
 
@@ -51,6 +54,14 @@ export class NeighbourKeeper {
   #guardEntries: readonly StaticEntry[] = [];
   #timer: NodeJS.Timeout | undefined;
   #unobserve: (() => void) | undefined;
+  /** Changed since it was last followed. */
+  #newPins = false;
+  #newCluster = false;
+  #following: Promise<void> | undefined;
+  #looking: Promise<unknown> | undefined;
+  #isStopped = false;
+  /** The cluster that the guard knows, as text. */
+  #known = '';
 
   constructor(options: NeighbourKeeperOptions) {
     this.#options = options;
@@ -75,10 +86,15 @@ export class NeighbourKeeper {
     this.#report(await this.#apply());
     if (guard) await this.#startGuard(guard);
     this.#unobserve = configuration.observe(({ changes }) => {
-      if (changes.some(({ kind }) => /^(pins|service-|destination-)/.test(kind))) void this.#follow();
+      for (const { kind } of changes) {
+        if (kind === 'pins') this.#newPins = true;
+        // Only the guard wants to know who belongs to the cluster.
+        this.#newCluster ||= this.#guard !== undefined && /^(pins|service-|destination-)/.test(kind);
+      }
+      if (this.#newPins || this.#newCluster) this.#following ??= this.#follow();
     });
     this.#timer = setInterval(() => {
-      if (this.#pins.length > 0) void this.#apply().catch(() => {});
+      if (this.#pins.length > 0) this.#looking = this.#apply().catch(() => {});
     }, INTERVAL);
     this.#timer.unref();
   }
@@ -88,9 +104,11 @@ export class NeighbourKeeper {
   }
 
   async #startGuard(settings: GuardSettings): Promise<void> {
+    const cluster = this.cluster();
+    this.#known = JSON.stringify(cluster);
     this.#guard = new GuardService({
       interfaces: settings.interfaces,
-      cluster: this.cluster(),
+      cluster,
       entries: {
         set: entries => {
           this.#guardEntries = entries;
@@ -125,13 +143,31 @@ export class NeighbourKeeper {
     for (const problem of problems) this.#options.log.warning('neighbours', { problem });
   }
 
+  /** Goes on until nothing new came meanwhile: one look for however many edits. */
   async #follow(): Promise<void> {
-    try {
-      this.#report(await this.#apply());
-      await this.#guard?.setCluster(this.cluster());
-    } catch (error) {
-      this.#options.log.error('neighbours', { problem: (error as Error).message });
+    while ((this.#newPins || this.#newCluster) && !this.#isStopped) {
+      await sleep(SETTLE);
+      const [newPins, newCluster] = [this.#newPins, this.#newCluster];
+      this.#newPins = false;
+      this.#newCluster = false;
+      try {
+        if (newPins) this.#report(await this.#apply());
+        if (newCluster) await this.#tellGuard();
+      } catch (error) {
+        this.#options.log.error('neighbours', { problem: (error as Error).message });
+      }
     }
+    this.#following = undefined;
+  }
+
+  /** Most edits change weights: the guard reads the host's network anew only for another cluster. */
+  async #tellGuard(): Promise<void> {
+    if (!this.#guard) return;
+    const cluster = this.cluster();
+    const text = JSON.stringify(cluster);
+    if (text === this.#known) return;
+    await this.#guard.setCluster(cluster);
+    this.#known = text;
   }
 
   get #pins(): readonly Pin[] {
@@ -141,16 +177,19 @@ export class NeighbourKeeper {
   /** What the configuration says of the cluster. */
   cluster(): Omit<ClusterDescription, 'own'> {
     const { director } = this.#options.datapath;
-    const services = director.administration.services();
-    const vips = services.flatMap(({ key }) => ('address' in key ? [key.address] : []));
-    const servers = services.flatMap(({ destinations }) => destinations.map(({ address }) => address));
+    const vips = new Set<string>();
+    const servers = new Set<string>();
+    for (const { key, destinations } of director.administration.serviceObjects()) {
+      if ('address' in key) vips.add(key.address);
+      for (const { specification } of destinations) servers.add(specification.address);
+    }
     const { directors = [], virtualRouters = [], gateways = [] } = this.#options.guard ?? {};
     return {
-      vips: [...new Set(vips)],
+      vips: [...vips],
       directors,
       virtualRouters,
       gateways,
-      servers: [...new Set(servers)].map(address => ({ address, macs: [] })),
+      servers: [...servers].map(address => ({ address, macs: [] })),
       pins: this.#pins.map(({ address, mac }) => ({ address, macs: [mac] })),
     };
   }
@@ -193,7 +232,7 @@ export class NeighbourKeeper {
 
   /** Waits until what was configured is in force. */
   async settle(): Promise<string[]> {
-    await this.#guard?.setCluster(this.cluster());
+    await this.#tellGuard();
     return this.#apply();
   }
 
@@ -214,8 +253,11 @@ export class NeighbourKeeper {
 
   /** Ends the guard; with `remove` the pinned entries go, too, otherwise they stay for the next daemon. */
   async stop({ remove }: { remove: boolean }): Promise<void> {
+    this.#isStopped = true;
     clearInterval(this.#timer);
     this.#unobserve?.();
+    // What is made from here on nobody would take back.
+    await Promise.all([this.#following, this.#looking]);
     await this.#guard?.stop();
     await this.#webhook?.close();
     if (remove && this.#isReal) await this.#entries.release();
