@@ -267,23 +267,28 @@ test('whatever is lost, doubled or overtaken: the bytes arrive as they were sent
   assert.ok(told > 30, `${told} servers were told`);
 });
 
-/** Every segment that acknowledges only the server's SYN has the option, no other has. */
+/**
+ * Every segment that acknowledges only the server's SYN has the option, no other has. A client's SYN that comes once more
+ * when the server is through begins a second connection there, with a SYN of its own: a late segment that acknowledges
+ * the SYN before it may have the option (it is the first segment to a server that still knows that one).
+ */
 function checkToa(each: Laboratory, segments: readonly Packet[], mode: ClientAddress, port: number): void {
-  const firsts = new Map<number, number>();
+  const servers = [each.address(7), each.address(8)];
+  const firsts = new Map<number, number[]>();
   for (const segment of segments) {
     const { view, transport, tcpFlags } = segment;
-    const servers = [each.address(7), each.address(8)];
     if (servers.includes(segment.source) && tcpFlags & TcpFlag.syn) {
-      firsts.set(segment.destinationPort, (view.getUint32(transport + Tcp.sequence) + 1) >>> 0);
+      const acknowledged = (view.getUint32(transport + Tcp.sequence) + 1) >>> 0;
+      const known = firsts.get(segment.destinationPort) ?? [];
+      firsts.set(segment.destinationPort, [...known.filter(first => first !== acknowledged), acknowledged]);
     }
     if (!servers.includes(segment.destination)) continue;
     const seen = readToa(segment);
-    const isFirst = view.getUint32(transport + Tcp.acknowledgement) === firsts.get(segment.sourcePort);
-    const carries = isFirst && (tcpFlags & (TcpFlag.syn | TcpFlag.rst)) === 0;
-    assert.deepEqual(
-      seen,
-      mode === 'toa' && carries && tcpFlags & TcpFlag.ack ? { port, address: each.address(1) } : undefined,
-    );
+    const known = firsts.get(segment.sourcePort) ?? [];
+    const place = known.indexOf(view.getUint32(transport + Tcp.acknowledgement));
+    const isFirst = place >= 0 && (tcpFlags & (TcpFlag.syn | TcpFlag.rst | TcpFlag.ack)) === TcpFlag.ack;
+    if (isFirst && place < known.length - 1 && seen === undefined) continue;
+    assert.deepEqual(seen, mode === 'toa' && isFirst ? { port, address: each.address(1) } : undefined);
   }
 }
 
