@@ -72,7 +72,7 @@ __noinline int enter_by_reply(__u32 slot)
 		return 0;
 	reply_key_of(connection, destination, &key);
 	hash = hash_key(&key, connection->protocol, connection->flags & FLAG_IPV6, control->seed);
-	return add_entry(&reply_buckets, control, hash, slot);
+	return add_entry(&reply_buckets, hash, slot);
 }
 
 /*
@@ -111,10 +111,10 @@ static __always_inline int enter(const struct newcomer *newcomer, struct connect
 	connection->control = newcomer->template;
 	connection->packets = 0;
 	/* The exchange that makes the entry is a barrier behind all of this. */
-	if (!add_entry(&buckets, control, newcomer->hash, slot))
+	if (!add_entry(&buckets, newcomer->hash, slot))
 		return 0;
 	if (flags & FLAG_REPLIES && !enter_by_reply(slot)) {
-		remove_entry(&buckets, control, newcomer->hash, slot);
+		remove_entry(&buckets, newcomer->hash, slot);
 		return 0;
 	}
 	/* Whoever followed the entry before this did not find the connection, and has to wait for the lock now. */

@@ -79,7 +79,7 @@ static __always_inline int translate(struct xdp_md *ctx, struct packet *packet)
 	if (!has_checksum(packet))
 		return UP(REASON_NO_CHECKSUM);
 	if (method == FORWARDING_FULLNAT) {
-		extension = bpf_map_lookup_elem(&extensions, &packet->slot);
+		extension = extension_at(packet->slot);
 		if (!extension || connection->local_port == 0)
 			return UP(REASON_METHOD);
 		if (packet->protocol == IPPROTO_TCP && !is_plain_request(packet, extension, end))
@@ -103,8 +103,7 @@ static __always_inline int tunnel(struct xdp_md *ctx, struct packet *packet)
 	const struct interface *interface = packet->interface;
 	struct destination *destination = packet->destination;
 	__u32 overhead = tunnel_overhead(destination);
-	__u32 index = packet->connection->destination;
-	struct tunnel *tunnel = bpf_map_lookup_elem(&tunnels, &index);
+	struct tunnel *tunnel = tunnel_at(packet->connection->destination);
 
 	if (overhead == 0 || !tunnel || packet->tags)
 		return UP(REASON_METHOD);
@@ -136,7 +135,7 @@ static __always_inline int reply(struct xdp_md *ctx, struct packet *packet)
 	if (connection->flags & (FLAG_DIRECTORS | FLAG_NO_OUTPUT))
 		return UP(REASON_METHOD);
 	index = connection->destination;
-	destination = bpf_map_lookup_elem(&destinations, &index);
+	destination = destination_at(index);
 	if (!destination)
 		return UP(REASON_UNAVAILABLE);
 	hop = way_to_client(control, connection);
@@ -149,7 +148,7 @@ static __always_inline int reply(struct xdp_md *ctx, struct packet *packet)
 	if (!has_checksum(packet))
 		return UP(REASON_NO_CHECKSUM);
 	if ((connection->flags & FLAG_FORWARDING) == FORWARDING_FULLNAT) {
-		extension = bpf_map_lookup_elem(&extensions, &slot);
+		extension = extension_at(slot);
 		if (!extension)
 			return UP(REASON_METHOD);
 		if (packet->protocol == IPPROTO_TCP && !is_plain_reply(packet, extension, end))
@@ -219,7 +218,7 @@ static __always_inline int forward(struct xdp_md *ctx, struct packet *packet, in
 		return UP(REASON_METHOD);
 
 	index = connection->destination;
-	destination = bpf_map_lookup_elem(&destinations, &index);
+	destination = destination_at(index);
 	wanted = DESTINATION_USED | DESTINATION_AVAILABLE;
 	if (!destination || (destination->flags & wanted) != wanted)
 		return UP(REASON_UNAVAILABLE);

@@ -20,6 +20,8 @@
 #define TAKE_ATTEMPTS 4
 #define PUSH_ATTEMPTS 32
 #define EVICTION_WINDOW 32
+/* Entries in a bucket from which on the other one is preferred, if it has fewer than these. */
+#define BUCKET_FULLISH 6
 #define NO_SLOT 0xffffffff
 #define SLOT_BITS 0xffffff
 #define HEAD_COUNT 0x1000000
@@ -126,16 +128,13 @@ __noinline int free_slot(__u32 slot)
 	return 0;
 }
 
-static __always_inline int remove_entry(void *map, const struct control *control, __u32 hash, __u32 slot)
+static __always_inline int remove_entry(struct bucket *index, __u32 hash, __u32 slot)
 {
 	__u32 second = second_hash(hash);
 
 	for (int pass = 0; pass < 2; pass++) {
-		__u32 number = (pass ? second >> 3 : hash) & control->bucket_mask;
-		struct bucket *bucket = bpf_map_lookup_elem(map, &number);
+		struct bucket *bucket = bucket_of(index, pass ? second >> 3 : hash);
 
-		if (!bucket)
-			return 0;
 		for (int at = 0; at < BUCKET_ENTRIES; at++) {
 			__u32 entry = bucket->entries[at];
 
@@ -147,30 +146,44 @@ static __always_inline int remove_entry(void *map, const struct control *control
 	return 0;
 }
 
-static __always_inline int add_to_bucket(struct bucket *bucket, __u32 entry)
+/* How many entries a bucket has: two at a time, and no branch that depends on them. */
+static __always_inline __u32 bucket_fill(const struct bucket *bucket)
+{
+	const __u64 *pairs = (const __u64 *)bucket;
+	const __u64 low = 0x7fffffff7fffffffULL;
+	__u64 sum = 0;
+
+#pragma unroll
+	for (int at = 0; at < BUCKET_ENTRIES / 2; at++)
+		/* The top bit of each half says whether the half is other than 0. */
+		sum += ((((pairs[at] & low) + low) | pairs[at]) >> 31) & 0x100000001ULL;
+	return sum + (sum >> 32);
+}
+
+/* Begins with the entry's own place. */
+static __always_inline int add_to_bucket(struct bucket *bucket, __u32 second, __u32 entry)
 {
 #pragma clang loop unroll(disable)
-	for (int at = 0; at < BUCKET_ENTRIES; at++)
-		if (bucket->entries[at] == 0 && __sync_val_compare_and_swap(&bucket->entries[at], 0, entry) == 0)
+	for (int step = 0; step < BUCKET_ENTRIES; step++) {
+		__u32 *place = &bucket->entries[(second + step) & (BUCKET_ENTRIES - 1)];
+
+		if (*place == 0 && __sync_val_compare_and_swap(place, 0, entry) == 0)
 			return 1;
+	}
 	return 0;
 }
 
 /* The first bucket is the one that lookups read first; the second takes over when it gets full. */
-static __always_inline int add_entry(void *map, const struct control *control, __u32 hash, __u32 slot)
+static __always_inline int add_entry(struct bucket *index, __u32 hash, __u32 slot)
 {
 	__u32 second = second_hash(hash);
 	__u32 entry = (second & 0xff000000) | (slot + 1);
-	__u32 number = hash & control->bucket_mask;
-	__u32 other = (second >> 3) & control->bucket_mask;
-	struct bucket *bucket = bpf_map_lookup_elem(map, &number);
-	struct bucket *spare = bpf_map_lookup_elem(map, &other);
+	struct bucket *bucket = bucket_of(index, hash);
+	struct bucket *spare = bucket_of(index, second >> 3);
 
-	if (!bucket || !spare)
-		return 0;
-	if ((bucket->entries[6] || bucket->entries[5]) && !spare->entries[5])
-		return add_to_bucket(spare, entry) || add_to_bucket(bucket, entry);
-	return add_to_bucket(bucket, entry) || add_to_bucket(spare, entry);
+	if (bucket_fill(bucket) >= BUCKET_FULLISH && bucket_fill(spare) < BUCKET_FULLISH)
+		return add_to_bucket(spare, second, entry) || add_to_bucket(bucket, second, entry);
+	return add_to_bucket(bucket, second, entry) || add_to_bucket(spare, second, entry);
 }
 
 static __always_inline void key_of(const struct connection *connection, struct key *key)
@@ -240,7 +253,7 @@ static __always_inline int is_evictable(const struct connection *connection, __u
 /* Takes a connection, TAG_BUSY already, out of everything that refers to it. */
 __noinline int release(__u32 slot)
 {
-	__u32 index, flags;
+	__u32 flags;
 	const struct control *control = get_control();
 	struct connection *connection = connection_at(slot);
 	struct destination *destination;
@@ -248,12 +261,11 @@ __noinline int release(__u32 slot)
 
 	if (!control || !connection)
 		return 0;
-	index = connection->destination;
-	destination = bpf_map_lookup_elem(&destinations, &index);
+	destination = destination_at(connection->destination);
 	/* Whoever moves its state from here on sees that it counts no more. */
 	flags = __sync_fetch_and_or((__u32 *)&connection->flags, FLAG_ENDED);
 	key_of(connection, &key);
-	remove_entry(&buckets, control, hash_key(&key, connection->protocol, flags & FLAG_IPV6, control->seed), slot);
+	remove_entry(&buckets, hash_key(&key, connection->protocol, flags & FLAG_IPV6, control->seed), slot);
 	if (connection->control) {
 		struct connection *template = connection_at(connection->control - 1);
 
@@ -264,8 +276,7 @@ __noinline int release(__u32 slot)
 		return 0;
 	if (flags & FLAG_REPLIES) {
 		reply_key_of(connection, destination, &key);
-		remove_entry(&reply_buckets, control, hash_key(&key, connection->protocol, flags & FLAG_IPV6, control->seed),
-			     slot);
+		remove_entry(&reply_buckets, hash_key(&key, connection->protocol, flags & FLAG_IPV6, control->seed), slot);
 	}
 	unbind(destination, flags & FLAG_INACTIVE);
 	return 1;
@@ -280,12 +291,11 @@ __noinline int end_replaceable(__u32 slot)
 	const struct control *control = get_control();
 	struct connection *connection = connection_at(slot);
 	struct destination *destination;
-	__u32 tag, index;
+	__u32 tag;
 
 	if (!control || !connection)
 		return 0;
-	index = connection->destination;
-	destination = bpf_map_lookup_elem(&destinations, &index);
+	destination = destination_at(connection->destination);
 	tag = connection->tag;
 	if (!destination || connection->protocol != IPPROTO_TCP || connection->flags & FLAG_DIRECTORS ||
 	    (connection->flags & FLAG_FORWARDING) == FORWARDING_FULLNAT ||
@@ -298,9 +308,9 @@ __noinline int end_replaceable(__u32 slot)
 }
 
 /* A slot of a connection that makes room, TAG_BUSY. */
-static __always_inline __u32 evict(const struct control *control, __u32 now)
+static __always_inline __u32 evict(__u32 now)
 {
-	__u32 zero = 0, capacity = control->capacity;
+	__u32 zero = 0, capacity = sizes.connections;
 	__u32 *hand = bpf_map_lookup_elem(&hands, &zero);
 
 	if (!hand || capacity == 0)
@@ -367,7 +377,7 @@ __noinline __u32 take_slot_slowly(__u32 now)
 		__sync_fetch_and_add(&table_state.size, 1);
 		return slot;
 	}
-	return evict(get_control(), now);
+	return evict(now);
 }
 
 /* A slot to write a connection into, which nobody else has; NO_SLOT if the table is full of what stays. */

@@ -9,7 +9,7 @@
 #include <bpf/bpf_helpers.h>
 
 /* Raised whenever a record below changes; src/datapath/xdp/control.ts holds the same number. */
-#define LAYOUT_VERSION 6
+#define LAYOUT_VERSION 7
 
 /*
  * src/ipvs/connections.ts, ConnectionField. The low byte of `tag` says what the slot is (TAG_...); in a connection the
@@ -170,7 +170,8 @@ struct control {
 	/* Added to the kernel's ticks; for tests, else 0. */
 	__u32 clock_offset;
 	__u32 seed;
-	__u32 bucket_mask;
+	/* Raised when routes change: what connections remember of them is forgotten. */
+	__u32 way_generation;
 	__u32 udp_timeout;
 	/* ~0: the offset alone is the time, so that tests know it to the tick; else 0. */
 	__u32 clock_stopped;
@@ -185,9 +186,6 @@ struct control {
 	__u32 vip_filter[FILTER_WORDS];
 	/* The same for servers whose replies are translated. */
 	__u32 server_filter[FILTER_WORDS];
-	/* Raised when routes change: what connections remember of them is forgotten. */
-	__u32 way_generation;
-	__u32 capacity;
 	/* Ticks that a connection lives before its first state. */
 	__u32 created_timeout;
 	/* Raised whenever `services` has changed; 0: nobody says so. */
@@ -359,39 +357,6 @@ struct {
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct connection);
-} connections SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct bucket);
-} buckets SEC(".maps");
-
-/* The index by replies; kept here so that it outlives the daemon with the rest of the table. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct bucket);
-} reply_buckets SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct destination);
-} destinations SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
-	__type(key, __u32);
 	__type(value, struct owner);
 } owners SEC(".maps");
 
@@ -399,6 +364,93 @@ struct {
 struct control control SEC(".data.control");
 struct interface interfaces[INTERFACE_SLOTS] SEC(".data.interfaces");
 struct table_state table_state SEC(".data.table_state");
+/* Index 0 is no hop. */
+struct hop hops[HOPS] SEC(".data.hops");
+
+/*
+ * So are these, of which only the first element stands in the object: how many there are is decided when the program is
+ * loaded (src/datapath/xdp/fast-path.ts), and told to the verifier by constants.
+ */
+struct connection connections SEC(".data.connections");
+struct bucket buckets SEC(".data.buckets");
+/* The index by replies; kept here so that it outlives the daemon with the rest of the table. */
+struct bucket reply_buckets SEC(".data.reply_buckets");
+struct extension extensions SEC(".data.extensions");
+struct destination destinations SEC(".data.destinations");
+struct tunnel tunnels SEC(".data.tunnels");
+struct plan_block plans SEC(".data.plans");
+
+/* src/datapath/xdp/control.ts, SizeField */
+struct sizes {
+	__u32 connections;
+	__u32 bucket_mask;
+	__u32 extensions;
+	/* Of destinations and tunnels. */
+	__u32 destinations;
+	__u32 plans;
+};
+
+const volatile struct sizes sizes SEC(".rodata.sizes");
+
+/* The verifier follows an address no farther than 2^29 bytes from where it knows it: connections from here on have a second place. */
+#define NEAR_CONNECTIONS 0x7fffff
+
+/*
+ * Stands behind the comparison of the index, so that clang neither computes the address before it nor concludes that there
+ * is one element only. The verifier knows the index by the register that was compared.
+ */
+#define OPAQUE(first, at) asm volatile("" : "+r"(first), "+r"(at))
+/* Has the address computed where it stands: later it would take the first element and the index. */
+#define COMPUTED(element) asm volatile("" : "+r"(element))
+
+/* Null if there is none; slots and indexes may be any number. */
+static __always_inline struct connection *connection_at(__u32 slot)
+{
+	struct connection *found = &connections;
+	__u64 at = slot, count = sizes.connections;
+
+	if (at >= count)
+		return 0;
+	OPAQUE(found, at);
+	if (count > NEAR_CONNECTIONS && at >= NEAR_CONNECTIONS) {
+		found += NEAR_CONNECTIONS;
+		at -= NEAR_CONNECTIONS;
+		OPAQUE(found, at);
+	}
+	found += at;
+	COMPUTED(found);
+	return found;
+}
+
+#define DEFINE_TABLE(type, name, first, size)                                                                          \
+	static __always_inline struct type *name(__u32 index)                                                          \
+	{                                                                                                              \
+		struct type *found = &first;                                                                           \
+		__u64 at = index;                                                                                      \
+                                                                                                                       \
+		if (at >= size)                                                                                        \
+			return 0;                                                                                      \
+		OPAQUE(found, at);                                                                                     \
+		found += at;                                                                                           \
+		COMPUTED(found);                                                                                       \
+		return found;                                                                                          \
+	}
+
+DEFINE_TABLE(extension, extension_at, extensions, sizes.extensions)
+DEFINE_TABLE(destination, destination_at, destinations, sizes.destinations)
+DEFINE_TABLE(tunnel, tunnel_at, tunnels, sizes.destinations)
+DEFINE_TABLE(plan_block, plan_block_at, plans, sizes.plans)
+
+/* The bucket of a hash in one of the two indexes. */
+static __always_inline struct bucket *bucket_of(struct bucket *index, __u32 hash)
+{
+	__u64 at = hash & sizes.bucket_mask;
+
+	OPAQUE(index, at);
+	index += at;
+	COMPUTED(index);
+	return index;
+}
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -421,30 +473,6 @@ struct {
 	__type(key, __u32);
 	__type(value, __u32);
 } devices SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct extension);
-} extensions SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct tunnel);
-} tunnels SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct plan_block);
-} plans SEC(".maps");
 
 /*
  * The place in a sequence that was given last, plus 1, in the low half; 0 before the first. The high half changes with
@@ -488,15 +516,6 @@ struct {
 	__type(key, __u32);
 	__type(value, __u32);
 } programs SEC(".maps");
-
-/* Index 0 is no hop. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, HOPS);
-	__type(key, __u32);
-	__type(value, struct hop);
-} hops SEC(".maps");
 
 /* Index in `hops` by address; 0: ask the director. */
 struct {

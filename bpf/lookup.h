@@ -33,23 +33,20 @@ static __always_inline int same_key(const struct connection *found, const struct
 	       found->virtual[2] == key->virtual[2] && found->virtual[3] == key->virtual[3];
 }
 
-static __always_inline struct connection *find_in_bucket(__u32 number, __u32 tag, const struct key *key,
-							 __u8 protocol, __u32 flags, __u32 now,
+static __always_inline struct connection *find_in_bucket(const struct bucket *bucket, __u32 second,
+							 const struct key *key, __u8 protocol, __u32 flags, __u32 now,
 							 __u32 *slot_found)
 {
-	struct bucket *bucket = bpf_map_lookup_elem(&buckets, &number);
-
-	if (!bucket)
-		return 0;
 #pragma clang loop unroll(disable)
 	for (int at = 0; at < BUCKET_ENTRIES; at++) {
-		__u32 entry = bucket->entries[at];
+		__u32 entry = bucket->entries[(second + at) & (BUCKET_ENTRIES - 1)];
 		__u32 slot = (entry & 0xffffff) - 1;
 		struct connection *found;
 
-		if (entry >> 24 != tag || slot == 0xffffffff)
+		if (entry >> 24 != second >> 24)
 			continue;
-		found = bpf_map_lookup_elem(&connections, &slot);
+		/* None for slot -1 of an entry that is free. */
+		found = connection_at(slot);
 		if (!found || !same_key(found, key, protocol, flags))
 			continue;
 		if ((found->tag & TAG_MASK) == TAG_USED && now - found->expires >= EXPIRED_WINDOW) {
@@ -68,10 +65,10 @@ static __always_inline struct connection *find_connection(const struct control *
 	__u32 second = second_hash(hash);
 	struct connection *found;
 
-	found = find_in_bucket(hash & control->bucket_mask, second >> 24, key, protocol, flags, now, slot);
+	found = find_in_bucket(bucket_of(&buckets, hash), second, key, protocol, flags, now, slot);
 	if (found)
 		return found;
-	return find_in_bucket((second >> 3) & control->bucket_mask, second >> 24, key, protocol, flags, now, slot);
+	return find_in_bucket(bucket_of(&buckets, second >> 3), second, key, protocol, flags, now, slot);
 }
 
 /*
@@ -83,7 +80,6 @@ static __always_inline int same_reply_key(__u32 slot, const struct connection *f
 {
 	const __u32 *client = found->client;
 	__u16 client_port = found->client_port;
-	__u32 index = found->destination;
 	struct destination *destination;
 	__u32 same;
 
@@ -91,7 +87,7 @@ static __always_inline int same_reply_key(__u32 slot, const struct connection *f
 	    (found->flags & (FLAG_REPLIES | FLAG_IPV6)) != (FLAG_REPLIES | flags))
 		return 0;
 	if ((found->flags & FLAG_FORWARDING) == FORWARDING_FULLNAT) {
-		struct extension *extension = bpf_map_lookup_elem(&extensions, &slot);
+		struct extension *extension = extension_at(slot);
 
 		if (!extension)
 			return 0;
@@ -100,7 +96,7 @@ static __always_inline int same_reply_key(__u32 slot, const struct connection *f
 	}
 	if (client_port != (__u16)key->ports || client[0] != key->client[0])
 		return 0;
-	destination = bpf_map_lookup_elem(&destinations, &index);
+	destination = destination_at(found->destination);
 	if (!destination || destination->address[0] != key->virtual[0])
 		return 0;
 	if (!flags)
@@ -110,23 +106,20 @@ static __always_inline int same_reply_key(__u32 slot, const struct connection *f
 	       destination->address[2] == key->virtual[2] && destination->address[3] == key->virtual[3];
 }
 
-static __always_inline struct connection *find_reply_in_bucket(__u32 number, __u32 tag, const struct key *key,
-							       __u8 protocol, __u32 flags, __u32 now,
-							       __u32 *slot_found)
+static __always_inline struct connection *find_reply_in_bucket(const struct bucket *bucket, __u32 second,
+							       const struct key *key, __u8 protocol, __u32 flags,
+							       __u32 now, __u32 *slot_found)
 {
-	struct bucket *bucket = bpf_map_lookup_elem(&reply_buckets, &number);
-
-	if (!bucket)
-		return 0;
 #pragma clang loop unroll(disable)
 	for (int at = 0; at < BUCKET_ENTRIES; at++) {
-		__u32 entry = bucket->entries[at];
+		__u32 entry = bucket->entries[(second + at) & (BUCKET_ENTRIES - 1)];
 		__u32 slot = (entry & 0xffffff) - 1;
 		struct connection *found;
 
-		if (entry >> 24 != tag || slot == 0xffffffff)
+		if (entry >> 24 != second >> 24)
 			continue;
-		found = bpf_map_lookup_elem(&connections, &slot);
+		/* None for slot -1 of an entry that is free. */
+		found = connection_at(slot);
 		if (!found || !same_reply_key(slot, found, key, protocol, flags))
 			continue;
 		if ((found->tag & TAG_MASK) == TAG_USED && now - found->expires >= EXPIRED_WINDOW) {
@@ -144,10 +137,10 @@ static __always_inline struct connection *find_reply(const struct control *contr
 	__u32 second = second_hash(hash);
 	struct connection *found;
 
-	found = find_reply_in_bucket(hash & control->bucket_mask, second >> 24, key, protocol, flags, now, slot);
+	found = find_reply_in_bucket(bucket_of(&reply_buckets, hash), second, key, protocol, flags, now, slot);
 	if (found)
 		return found;
-	return find_reply_in_bucket((second >> 3) & control->bucket_mask, second >> 24, key, protocol, flags, now,
+	return find_reply_in_bucket(bucket_of(&reply_buckets, second >> 3), second, key, protocol, flags, now,
 				    slot);
 }
 

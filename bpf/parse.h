@@ -55,17 +55,16 @@ struct packet {
 	struct key key;
 };
 
-/* True for the one's-complement sum of a good IPv4 header without options. */
+/*
+ * True for the one's-complement sum of a good IPv4 header without options. It is 0xffff if the sum of the words, which is
+ * not 0, is a multiple of 0xffff; and of all 64-bit numbers these, times the inverse of 0xffff, are the smallest.
+ */
 static __always_inline int ipv4_checksum_holds(const struct iphdr *ip)
 {
 	const __u32 *words = (const __u32 *)ip;
 	__u64 sum = (__u64)words[0] + words[1] + words[2] + words[3] + words[4];
 
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return sum == 0xffff;
+	return sum * 0xfffefffefffeffffULL <= 0x0001000100010001ULL;
 }
 
 /* Extension headers that the director walks: hop-by-hop, routing, fragment, AH, destination options. */

@@ -43,7 +43,7 @@ static __noinline int translate_to_server(struct xdp_md *ctx, struct error *erro
 	const struct extension *extension = 0;
 
 	if ((connection->flags & FLAG_FORWARDING) == FORWARDING_FULLNAT) {
-		extension = bpf_map_lookup_elem(&extensions, &packet->slot);
+		extension = extension_at(packet->slot);
 		if (!extension || connection->local_port == 0)
 			return UP(REASON_METHOD);
 	}
@@ -68,8 +68,7 @@ static __noinline int tunnel_to_server(struct xdp_md *ctx, struct packet *packet
 {
 	struct destination *destination = packet->destination;
 	__u32 overhead = tunnel_overhead(destination);
-	__u32 index = packet->connection->destination;
-	struct tunnel *tunnel = bpf_map_lookup_elem(&tunnels, &index);
+	struct tunnel *tunnel = tunnel_at(packet->connection->destination);
 
 	if (overhead == 0 || !tunnel || packet->tags)
 		return UP(REASON_METHOD);
@@ -88,8 +87,8 @@ static __noinline int error_to_server(struct xdp_md *ctx, struct error *error)
 {
 	struct packet *packet = &error->packet;
 	const struct interface *interface = packet->interface;
-	__u32 index = packet->connection->destination, wanted = DESTINATION_USED | DESTINATION_AVAILABLE;
-	struct destination *destination = bpf_map_lookup_elem(&destinations, &index);
+	__u32 wanted = DESTINATION_USED | DESTINATION_AVAILABLE;
+	struct destination *destination = destination_at(packet->connection->destination);
 	__u32 method = packet->connection->flags & FLAG_FORWARDING;
 
 	if (packet->connection->flags & FLAG_DIRECTORS)
@@ -159,13 +158,13 @@ static __noinline int error_to_client(struct xdp_md *ctx, struct error *error)
 	__u32 index = connection->destination;
 	struct hop *hop;
 
-	destination = bpf_map_lookup_elem(&destinations, &index);
+	destination = destination_at(index);
 	if (!destination)
 		return UP(REASON_UNAVAILABLE);
 	if (connection->flags & FLAG_DIRECTORS)
 		return UP(REASON_METHOD);
 	if ((connection->flags & FLAG_FORWARDING) == FORWARDING_FULLNAT) {
-		extension = bpf_map_lookup_elem(&extensions, &packet->slot);
+		extension = extension_at(packet->slot);
 		if (!extension || is_header_on_way(extension) || (extension->flags & FULLNAT_TOA && states_size(error)))
 			return UP(REASON_METHOD);
 	} else if (!is_same_address(target_of(network_of(packet), flags), connection->client, flags)) {
@@ -197,7 +196,7 @@ static __noinline int error_to_client(struct xdp_md *ctx, struct error *error)
 static __always_inline void count_passing(const struct packet *packet)
 {
 	__u32 index = packet->connection->destination;
-	struct destination *destination = bpf_map_lookup_elem(&destinations, &index);
+	struct destination *destination = destination_at(index);
 
 	if (destination && destination->flags & DESTINATION_AVAILABLE && time_to_live(packet) > 1)
 		count_reply(index, packet->length);

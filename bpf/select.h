@@ -17,14 +17,9 @@
 static __always_inline __u32 plan_word(__u32 at)
 {
 	__u32 number = at / PLAN_WORDS;
-	struct plan_block *block = bpf_map_lookup_elem(&plans, &number);
+	struct plan_block *block = plan_block_at(number);
 
 	return block ? block->words[at % PLAN_WORDS] : NO_CHOICE;
-}
-
-static __always_inline struct destination *destination_at(__u32 index)
-{
-	return bpf_map_lookup_elem(&destinations, &index);
 }
 
 static __always_inline int is_eligible(const struct destination *destination)
@@ -176,7 +171,7 @@ __noinline __u32 select_least(const struct service *service)
 		if (place >= length)
 			break;
 		if (place % PLAN_WORDS == 0)
-			block = bpf_map_lookup_elem(&plans, &number);
+			block = plan_block_at(number);
 		if (!block)
 			break;
 		index = block->words[place % PLAN_WORDS];

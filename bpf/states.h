@@ -42,11 +42,6 @@ static __always_inline enum tcp_event tcp_event(__u8 flags)
 	return flags & TCP_ACK ? EVENT_ACK : EVENT_NONE;
 }
 
-static __always_inline struct connection *connection_at(__u32 slot)
-{
-	return bpf_map_lookup_elem(&connections, &slot);
-}
-
 /* A template is assured once one of its connections is established. */
 static __always_inline void assure_template(const struct connection *connection)
 {
@@ -65,8 +60,7 @@ static __always_inline void assure_template(const struct connection *connection)
  */
 static __always_inline void count_activity(const struct connection *connection, int change)
 {
-	__u32 index = *(const volatile __u32 *)&connection->destination;
-	struct destination *destination = bpf_map_lookup_elem(&destinations, &index);
+	struct destination *destination = destination_at(*(const volatile __u32 *)&connection->destination);
 
 	if (!destination)
 		return;

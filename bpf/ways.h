@@ -7,9 +7,9 @@
 
 static __always_inline struct hop *hop_at(__u32 index)
 {
-	struct hop *hop = bpf_map_lookup_elem(&hops, &index);
+	struct hop *hop = &hops[index & WAY_INDEX_MASK];
 
-	return hop && hop->is_resolved ? hop : 0;
+	return hop->is_resolved ? hop : 0;
 }
 
 /* Null: the director knows, or finds out. */

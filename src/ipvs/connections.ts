@@ -22,7 +22,8 @@
  * | 60 | u32 packets from the client; for templates: ticks that a new connection restarts its time with, 0: the service's |
  *
  * The index is an array of buckets of eight 32-bit entries (32 bytes): the slot + 1 in the low 24 bits, eight bits of
- * the hash above, 0 for none. Every connection may stand in either of two buckets. A second index of the same form
+ * the hash above, 0 for none. Every connection may stand in either of two buckets, in each of them at a place of its own or
+ * behind it (around the end), so that lookups mostly find it at once. A second index of the same form
  * finds connections by their replies (NAT and FULLNAT).
  *
  * The director and the XDP program, which runs on every CPU, enter and end connections at the same time. A slot is taken
@@ -42,6 +43,9 @@ export const CONNECTION_BYTES = 64;
 const WORDS = CONNECTION_BYTES / 4;
 export const BUCKET_ENTRIES = 8;
 export const BUCKET_BYTES = BUCKET_ENTRIES * 4;
+const PLACE_MASK = BUCKET_ENTRIES - 1;
+/** Entries in a bucket from which on the other one is preferred, if it has fewer than these. */
+const BUCKET_FULLISH = 6;
 /** The slot field of an index entry has 24 bits. */
 export const MAXIMUM_CAPACITY = 0xfffffe;
 
@@ -189,7 +193,8 @@ export const Extension = {
 } as const;
 
 /**
- * What an index takes the second bucket (from bit 3 on) and the tag (the top eight bits) from. The upper half is folded
+ * What an index takes the second bucket (from bit 3 on), the tag (the top eight bits) and the place in either bucket that
+ * is looked at first (the low three) from: an entry stands there, or soon behind it where that was taken. The upper half is folded
  * in first: keys that share their first bucket have the low bits of the hash in common and must differ in this.
  */
 function secondHash(hash: number): number {
@@ -410,8 +415,8 @@ export class ConnectionTable {
     const tag = second >>> 24;
     let base = (hash & index.mask) << 3;
     for (let pass = 0; pass < 2; pass++) {
-      for (let at = base; at < base + BUCKET_ENTRIES; at++) {
-        const entry = entries[at] as number;
+      for (let step = 0; step < BUCKET_ENTRIES; step++) {
+        const entry = entries[base + ((second + step) & PLACE_MASK)] as number;
         if (entry === 0 || entry >>> 24 !== tag) continue;
         const slot = (entry & 0xffffff) - 1;
         if (this.#matches(slot, key) && this.isUsed(slot) && !this.hasExpired(slot, tick)) return slot;
@@ -459,8 +464,8 @@ export class ConnectionTable {
     const tag = second >>> 24;
     let base = (hash & mask) << 3;
     for (let pass = 0; pass < 2; pass++) {
-      for (let at = base; at < base + BUCKET_ENTRIES; at++) {
-        const entry = entries[at] as number;
+      for (let step = 0; step < BUCKET_ENTRIES; step++) {
+        const entry = entries[base + ((second + step) & PLACE_MASK)] as number;
         if (entry === 0 || entry >>> 24 !== tag) continue;
         const slot = (entry & 0xffffff) - 1;
         if (this.isUsed(slot) && this.#repliesMatch(slot, key) && !this.hasExpired(slot, tick)) return slot;
@@ -793,23 +798,32 @@ class SlotIndex {
     return [first, second].flatMap(bucket => [...this.entries.subarray(bucket, bucket + BUCKET_ENTRIES)]);
   }
 
-  /** Free place in the bucket, or -1. */
-  #hole(bucket: number): number {
-    for (let at = bucket; at < bucket + BUCKET_ENTRIES; at++) if (this.entries[at] === 0) return at;
+  /** The first free place of the bucket from the hash's own on, or -1. */
+  #hole(bucket: number, second: number): number {
+    for (let step = 0; step < BUCKET_ENTRIES; step++) {
+      const at = bucket + ((second + step) & PLACE_MASK);
+      if (this.entries[at] === 0) return at;
+    }
     return -1;
   }
 
+  /** How many entries the bucket has. */
+  #fill(bucket: number): number {
+    let fill = 0;
+    for (let at = bucket; at < bucket + BUCKET_ENTRIES; at++) if (this.entries[at] !== 0) fill++;
+    return fill;
+  }
+
   insert(hash: number, slot: number): boolean {
-    const entry = (secondHash(hash) & 0xff000000) | (slot + 1);
+    const place = secondHash(hash);
+    const entry = (place & 0xff000000) | (slot + 1);
     const first = this.#firstBucket(hash);
     const second = this.#secondBucket(hash);
     for (let attempt = 0; attempt < INSERT_ATTEMPTS; attempt++) {
-      let at = this.#hole(first);
       // The first bucket is the one a lookup reads first; the second takes over only when it gets full.
-      if (at < 0 || at - first > 5) {
-        const other = this.#hole(second);
-        if (other >= 0 && (at < 0 || other - second < at - first)) at = other;
-      }
+      const isSpared = this.#fill(first) >= BUCKET_FULLISH && this.#fill(second) < BUCKET_FULLISH;
+      let at = this.#hole(isSpared ? second : first, place);
+      if (at < 0) at = this.#hole(isSpared ? first : second, place);
       if (at >= 0) {
         if (Atomics.compareExchange(this.entries, at, 0, entry) === 0) return true;
         continue;
@@ -826,7 +840,8 @@ class SlotIndex {
       if (moved === 0) continue;
       const hash = this.#hashOf((moved & SLOT_BITS) - 1);
       const first = this.#firstBucket(hash);
-      const hole = this.#hole(first === bucket ? this.#secondBucket(hash) : first);
+      const other = first === bucket ? this.#secondBucket(hash) : first;
+      const hole = this.#hole(other, secondHash(hash));
       if (hole < 0 || Atomics.compareExchange(this.entries, hole, 0, moved) !== 0) continue;
       if (Atomics.compareExchange(this.entries, at, moved, entry) === moved) return true;
       // It was ended meanwhile.

@@ -19,6 +19,7 @@ interface Functions {
   programFd: Foreign;
   setMaxEntries: Foreign;
   reuseFd: Foreign;
+  createMap: Foreign;
   pin: Foreign;
   get: Foreign;
   info: Foreign;
@@ -64,6 +65,9 @@ export function libbpf(): Functions {
     programFd: func('int bpf_program__fd(void *program)'),
     setMaxEntries: func('int bpf_map__set_max_entries(void *map, uint32_t entries)'),
     reuseFd: func('int bpf_map__reuse_fd(void *map, int fd)'),
+    createMap: func(
+      'int bpf_map_create(int type, str name, uint32_t key, uint32_t value, uint32_t entries, const void *options)',
+    ),
     pin: func('int bpf_obj_pin(int fd, str path)'),
     get: func('int bpf_obj_get(str path)'),
     info: func('int bpf_obj_get_info_by_fd(int fd, void *info, void *length)'),
@@ -133,6 +137,10 @@ function openPinned(path: string, what: string): number | undefined {
 }
 
 const BPF_F_MMAPABLE = 1 << 10;
+/** In `struct bpf_map_create_opts`. */
+const MAP_FLAGS_AT = 28;
+/** Bytes of an array's value (kernel/bpf/arraymap.c). */
+const LONGEST_VALUE = 0x7fffffff;
 const MapType = { array: 2, perCpuArray: 6, queue: 22 } as const;
 
 /** A map of the kernel. Keys and values are bytes of exactly the map's sizes. */
@@ -161,6 +169,23 @@ export class BpfMap {
   static openPinned(name: string, path: string): BpfMap | undefined {
     const fd = openPinned(path, 'map');
     return fd === undefined ? undefined : new BpfMap(name, fd);
+  }
+
+  /**
+   * Makes an array of one value that processes can map, all zero.
+   * @param name at most 15 characters
+   * @param bytes of the value
+   * @throws Error also if it is longer than 2^31 - 1
+   */
+  static createData(name: string, bytes: number): BpfMap {
+    if (bytes > LONGEST_VALUE)
+      throw new Error(`making map ${name} of ${bytes} bytes: more than the kernel makes`);
+    // struct bpf_map_create_opts
+    const options = zeroed(48);
+    options.view.setBigUint64(0, 48n, true);
+    options.view.setUint32(MAP_FLAGS_AT, BPF_F_MMAPABLE, true);
+    const result = libbpf().createMap(MapType.array, name, 4, bytes, 1, options.bytes) as number;
+    return new BpfMap(name, checked(result, `making map ${name} of ${bytes} bytes`));
   }
 
   /** Copies the value of `key` into `value`; false if there is none. Per-CPU maps fill one value a possible CPU. */
@@ -508,6 +533,8 @@ export class BpfObject {
   /** Holds the verifier's words after a failed load; must live as long as the object. */
   readonly #log = zeroed(LOG_BYTES);
   readonly #bytes: Uint8Array;
+  /** Sections that maps of another size took the place of, and their own sizes. */
+  readonly #resized = new Map<bigint, number>();
 
   /**
    * @param bytes the ELF file
@@ -547,9 +574,29 @@ export class BpfObject {
     checked(libbpf().setMaxEntries(this.#map(map), entries), `sizing map ${map}`);
   }
 
-  /** Makes the object use an existing map; load fails if type or sizes differ. */
+  /**
+   * Makes the object use an existing map; load fails if type or sizes differ. In the place of a section of data it may
+   * be larger, and is the caller's then: `map` does not know it once the object is loaded.
+   */
   reuse(map: string, existing: BpfMap): void {
-    checked(libbpf().reuseFd(this.#map(map), existing.fd), `reusing map ${map}`);
+    const handle = this.#map(map);
+    const size: [number] = [0];
+    const isSection = libbpf().initialValue(handle, size) !== null;
+    if (isSection && Number(size[0]) !== existing.valueSize) this.#resized.set(handle, Number(size[0]));
+    checked(libbpf().reuseFd(handle, existing.fd), `reusing map ${map}`);
+  }
+
+  /**
+   * When libbpf lets go of a section's initial values, it takes the map's size for theirs, and would unmap what lies
+   * behind them. So each gets a map of its own size again.
+   */
+  #restoreSections(): void {
+    for (const [handle, size] of this.#resized) {
+      const placeholder = BpfMap.createData('placeholder', size);
+      checked(libbpf().reuseFd(handle, placeholder.fd), 'putting a section back');
+      placeholder.close();
+    }
+    this.#resized.clear();
   }
 
   /** The initial values of a section of data (`.rodata`) of an object that is not loaded yet: write them in place. */
@@ -579,6 +626,7 @@ export class BpfObject {
   /** Creates the maps and loads the programs. */
   load(): void {
     const result = libbpf().load(this.#handle) as number;
+    this.#restoreSections();
     if (result >= 0) return;
     const log = koffi.decode.string(this.#log.pointer).trimEnd();
     const lines = log
@@ -614,6 +662,7 @@ export class BpfObject {
 
   /** Closes all descriptors of the object; what is pinned or attached by a link stays. */
   close(): void {
+    this.#restoreSections();
     libbpf().close(this.#handle);
   }
 }

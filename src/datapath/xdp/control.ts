@@ -6,7 +6,7 @@ import { TCP_STATE_NAMES, TcpState } from '../../ipvs/tcp-states.ts';
 import type { Family } from '../../wire/address.ts';
 
 /** The number in bpf/layout.h: tables of another version are refused, never misread. */
-export const LAYOUT_VERSION = 6;
+export const LAYOUT_VERSION = 7;
 
 const TCP_STATES = 16;
 /** Milliseconds that a connection lives before its first state: as in timeouts.ts. */
@@ -23,7 +23,7 @@ export const ControlField = {
   hz: 4,
   clockOffset: 8,
   seed: 12,
-  bucketMask: 16,
+  wayGeneration: 16,
   udpTimeout: 20,
   clockStopped: 24,
   flags: 28,
@@ -32,14 +32,22 @@ export const ControlField = {
   tcpTimeouts: 48,
   vipFilter: 112,
   serverFilter: 368,
-  wayGeneration: 624,
-  capacity: 628,
-  createdTimeout: 632,
-  serviceGeneration: 636,
-  tcpNext: 640,
+  createdTimeout: 624,
+  serviceGeneration: 628,
+  tcpNext: 632,
 } as const;
 
 export const CONTROL_BYTES = ControlField.tcpNext + TCP_SIDES * TCP_EVENTS * TCP_STATES;
+
+/** Byte offsets in `struct sizes`: how large the tables are, which the program is told when it is loaded. */
+export const SizeField = {
+  connections: 0,
+  bucketMask: 4,
+  extensions: 8,
+  destinations: 12,
+  plans: 16,
+} as const;
+export const SIZE_BYTES = 20;
 
 /** Bits of the record's flags. */
 export const ControlFlag = {
@@ -244,11 +252,6 @@ export class ControlRecord {
     this.#set(ControlField.seed, seed);
   }
 
-  /** Number of buckets less one. */
-  set bucketMask(mask: number) {
-    this.#set(ControlField.bucketMask, mask);
-  }
-
   /** What `read_clock` wrote: the kernel's ticks and its monotonic clock in nanoseconds, of one moment. */
   get clock(): { ticks: bigint; nanoseconds: bigint } {
     return {
@@ -308,10 +311,6 @@ export class ControlRecord {
 
   set flags(flags: number) {
     this.#set(ControlField.flags, flags);
-  }
-
-  set capacity(capacity: number) {
-    this.#set(ControlField.capacity, capacity);
   }
 
   /** Makes the program forget which services it looked up. Number 0 is left out: it says that nobody calls this. */

@@ -9,7 +9,7 @@
 import { randomBytes } from 'node:crypto';
 import { closeSync, existsSync, readdirSync, readlinkSync, rmdirSync, unlinkSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { bucketCount, type ConnectionMemory } from '../../ipvs/connections.ts';
+import type { ConnectionMemory } from '../../ipvs/connections.ts';
 import { TCP_TABLE } from '../../ipvs/tcp-states.ts';
 import type { Family } from '../../wire/address.ts';
 import {
@@ -50,13 +50,9 @@ import {
   reasonNames,
 } from './control.ts';
 import { ProgramTap, type ProgramTapOptions } from './program-tap.ts';
+import { elementsOf, makeTables, type TableName, useTables } from './tables.ts';
 
 export const DEFAULT_DIRECTORY = '/sys/fs/bpf/dirigo';
-
-/** Part of the slots that FULLNAT and FTP can use. */
-const EXTENDED_SHARE = 0.5;
-/** Blocks of 64 bytes for selection plans. */
-const PLAN_BLOCKS = 32768;
 
 /** The host's addresses that are told to the program, at most. */
 const OWN_ADDRESSES = 1024;
@@ -181,6 +177,8 @@ export class FastPath {
   readonly program: BpfProgram;
   readonly #object: BpfObject;
   readonly #maps: Record<MapName, BpfMap>;
+  /** Those whose descriptors are held here and not by the object. */
+  #tables: ReadonlyMap<string, BpfMap> = new Map();
   readonly #passToHost: BpfProgram;
   readonly #readClock: BpfProgram;
   readonly #interfaces: DataView;
@@ -222,15 +220,19 @@ export class FastPath {
     this.#object = new BpfObject(bytes, 'dirigo.bpf.o');
     try {
       const existing = this.#openPinned();
-      this.capacity = existing.get('connections')?.maxEntries ?? options.capacity ?? 65536;
-      this.destinationCapacity =
-        existing.get('destinations')?.maxEntries ?? options.destinationCapacity ?? 1024;
+      const elements = (name: TableName): number | undefined => {
+        const map = existing.get(name);
+        return map && elementsOf(name, map);
+      };
+      this.capacity = elements('connections') ?? options.capacity ?? 65536;
+      this.destinationCapacity = elements('destinations') ?? options.destinationCapacity ?? 1024;
       this.serviceCapacity = existing.get('cursors')?.maxEntries ?? options.serviceCapacity ?? 1024;
+      const sizes = { connections: this.capacity, destinations: this.destinationCapacity };
+      this.#tables = makeTables(sizes, existing);
       this.#load(existing);
-      this.#maps = Object.fromEntries(PINNED.map(name => [name, this.#object.map(name)])) as Record<
-        MapName,
-        BpfMap
-      >;
+      this.#maps = Object.fromEntries(
+        PINNED.map(name => [name, this.#tables.get(name) ?? this.#object.map(name)]),
+      ) as Record<MapName, BpfMap>;
       this.sockets = this.#maps.sockets;
       this.program = this.#object.program('dirigo');
       this.#passToHost = this.#object.program('pass_to_host');
@@ -257,7 +259,7 @@ export class FastPath {
       this.#pin(existing);
       if (this.adopted) this.#adoptLinks();
     } catch (error) {
-      this.#object.close();
+      this.#closeMaps();
       if (before === undefined || before.length === 0) this.#removeDirectory();
       this.#unlock();
       throw error;
@@ -287,22 +289,16 @@ export class FastPath {
 
   #load(existing: Map<MapName, BpfMap>): void {
     const { serviceCapacity, destinationCapacity } = this;
-    const buckets = bucketCount(this.capacity);
     const sizes: Partial<Record<MapName, number>> = {
-      connections: this.capacity,
-      buckets,
-      reply_buckets: buckets,
-      extensions: Math.ceil(this.capacity * EXTENDED_SHARE),
-      plans: PLAN_BLOCKS,
       cursors: serviceCapacity,
-      tunnels: this.destinationCapacity,
-      destinations: this.destinationCapacity,
       owners: this.destinationCapacity,
       traffic: this.destinationCapacity,
       // A service and its VIP; servers whose replies are translated; local addresses of FULLNAT and of tunnels.
       services: 2 * serviceCapacity + destinationCapacity + OWN_ADDRESSES,
     };
+    useTables(this.#object, this.#tables);
     for (const name of PINNED) {
+      if (this.#tables.has(name)) continue;
       const map = existing.get(name);
       const size = sizes[name];
       if (map) this.#object.reuse(name, map);
@@ -310,7 +306,7 @@ export class FastPath {
     }
     this.#object.load();
     // The object has descriptors of its own.
-    for (const map of existing.values()) map.close();
+    for (const [name, map] of existing) if (!this.#tables.has(name)) map.close();
   }
 
   #fillControl(hz: number | undefined): void {
@@ -321,8 +317,6 @@ export class FastPath {
       control.setTcpTable(TCP_TABLE);
       control.version = LAYOUT_VERSION;
     }
-    control.bucketMask = bucketCount(this.capacity) - 1;
-    control.capacity = this.capacity;
   }
 
   /** The programs that the first one goes on to. Those of a predecessor's go on to the new ones from here on. */
@@ -370,6 +364,7 @@ export class FastPath {
       ...options,
       object: join(dirname(this.#objectPath), 'dirigo-tap.bpf.o'),
       shared: this.#maps,
+      tables: this.#tables,
       leaveOut: this.#object.programs.filter(name => name !== 'dirigo'),
       hz: this.control.hz,
     });
@@ -618,7 +613,7 @@ export class FastPath {
   memory(): number {
     const { connections, buckets, reply_buckets, extensions, destinations } = this.#maps;
     return [connections, buckets, reply_buckets, extensions, destinations].reduce(
-      (sum, map) => sum + map.maxEntries * map.valueSize,
+      (sum, map) => sum + map.valueSize,
       0,
     );
   }
@@ -628,8 +623,13 @@ export class FastPath {
     if (this.#tap && this.#attached.size > 0) this.untap(this.#tap);
     for (const { link } of this.#attached.values()) link.close();
     this.#attached.clear();
-    this.#object.close();
+    this.#closeMaps();
     this.#unlock();
+  }
+
+  #closeMaps(): void {
+    this.#object.close();
+    for (const map of this.#tables.values()) map.close();
   }
 
   /** Takes the program off all interfaces, then removes maps, pins and the directory: nothing stays. */

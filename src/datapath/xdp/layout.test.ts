@@ -30,6 +30,8 @@ import {
   SERVICE_KEY_BYTES,
   ServiceField,
   ServiceKeyField,
+  SIZE_BYTES,
+  SizeField,
   TUNNEL_BYTES,
   TunnelField,
 } from './control.ts';
@@ -56,6 +58,7 @@ describe('shared layouts', { skip: missing('clang') }, () => {
   compare('destination', DESTINATION_BYTES, DestinationField);
   compare('bucket', BUCKET_BYTES, { entries: 0 });
   compare('control', CONTROL_BYTES, ControlField);
+  compare('sizes', SIZE_BYTES, SizeField);
   compare('service_key', SERVICE_KEY_BYTES, ServiceKeyField);
   compare('owner', OWNER_BYTES, OwnerField);
   compare('interface', INTERFACE_BYTES, InterfaceField);

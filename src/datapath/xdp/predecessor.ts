@@ -13,6 +13,7 @@ import { interfaceIndex, interfaceName, lockFile } from '../ffi/libc.ts';
 import { runIp } from '../host-state.ts';
 import { LAYOUT_VERSION } from './control.ts';
 import { DEFAULT_DIRECTORY, defaultObject, removePinned } from './fast-path.ts';
+import { elementsOf } from './tables.ts';
 
 /**
  * Makes sure that a data path could start or take over here, without touching anything.
@@ -79,7 +80,7 @@ export async function removeLeftovers(directory = DEFAULT_DIRECTORY): Promise<st
 function serverAddresses(directory: string): string[] {
   const map = BpfMap.openPinned('destinations', join(directory, 'destinations'));
   if (!map) return [];
-  const destinations = new DestinationTable(map.maxEntries, map.memory());
+  const destinations = new DestinationTable(elementsOf('destinations', map), map.memory());
   const addresses = new Set<string>();
   for (let index = 0; index < destinations.capacity; index++) {
     if ((destinations.flags(index) & DestinationFlag.used) === 0) continue;

@@ -7,6 +7,7 @@ import { type BpfMap, BpfObject, type BpfProgram, possibleCpus } from '../ffi/li
 import type { FilterInstruction } from '../ffi/libpcap.ts';
 import { RingBuffer } from '../ffi/ring-buffer.ts';
 import { FilterCodeError, fillRoom, translateFilter } from './filter-code.ts';
+import { useTables } from './tables.ts';
 
 /** `bpf/tap.h` has these, too. */
 const KEPT = 2048;
@@ -37,6 +38,8 @@ export interface ProgramTapOptions {
   object: string;
   /** Maps that it shares with the program whose place it takes, by name. */
   shared: Readonly<Record<string, BpfMap>>;
+  /** Those of them that are sized when the program is loaded: `makeTables`. */
+  tables?: ReadonlyMap<string, BpfMap>;
   /** Programs of the object that are not needed. */
   leaveOut: readonly string[];
   /** As libpcap compiles it; empty: every frame. */
@@ -103,7 +106,9 @@ export class ProgramTap {
       limits.setUint32(Limits.looks, inWindow(options.looks), true);
       limits.setUint32(Limits.window, Math.max(1, Math.round(hz / WINDOWS)), true);
       limits.setUint32(Limits.bytes, Math.min(options.snapshotLength, KEPT), true);
-      for (const [name, map] of Object.entries(options.shared)) this.#object.reuse(name, map);
+      if (options.tables) useTables(this.#object, options.tables);
+      for (const [name, map] of Object.entries(options.shared))
+        if (!options.tables?.has(name)) this.#object.reuse(name, map);
       for (const name of options.leaveOut) this.#object.leaveOut(name);
       this.#object.load();
       this.program = this.#object.program('dirigo');
