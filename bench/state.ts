@@ -6,6 +6,8 @@ import { Daemon } from '../src/control/daemon.ts';
 import { SystemNames } from '../src/control/names.ts';
 import { request } from '../src/control/request.ts';
 import { VirtualDatapath } from '../src/datapath/virtual.ts';
+import { missing } from '../test/requirements.ts';
+import { type Daemon as LabDaemon, XdpLab } from '../test/xdp-lab.ts';
 import { heading, report } from './measure.ts';
 
 const SERVICES = 10_000;
@@ -32,51 +34,96 @@ async function milliseconds(work: () => Promise<unknown>): Promise<number> {
   return performance.now() - begin;
 }
 
-export async function stateBenchmark(): Promise<void> {
-  heading(`State: ${SERVICES} services with ${SERVERS} servers each`);
-  const folder = mkdtempSync(join(tmpdir(), 'dirigo-bench-'));
-  const socket = join(folder, 'd.sock');
-  const stateFolder = join(folder, 'state');
-  const start = (): Promise<Daemon> =>
-    Daemon.start({
-      socket,
-      stateFolder,
-      openDatapath: async () => new VirtualDatapath(),
-      names: new SystemNames({ dns: false }),
-    });
+/** A daemon that is measured, over its socket. */
+interface Measured {
+  socket: string;
+  /** Starts it, with the state that it kept. */
+  start(): Promise<void>;
+  /** Ends it. */
+  stop(): Promise<void>;
+}
+
+/** Restores everything, makes changes, starts again. @param on how figures end: which data path it is on */
+async function measureState({ socket, start, stop }: Measured, on: string): Promise<void> {
   const ipvsadm = async (argv: readonly string[], stdin = ''): Promise<void> => {
     const { body } = await request(socket, 'POST', '/ipvsadm', { argv, stdin });
     const { status, stderr } = body as { status: number; stderr: string };
     if (status !== 0) throw new Error(`${argv.join(' ')}: ${stderr}`);
   };
+  await start();
+  const restore = await milliseconds(() => ipvsadm(['-R'], savedServices()));
+  report({ what: `ipvsadm -R of all, on disk${on}`, value: restore, unit: 'ms', target: 5000 });
+  const times: number[] = [];
+  for (let index = 0; index < CHANGES; index++) {
+    const key = `10.64.${(index * 7) & 31}.${index}:80`;
+    const server = `10.0.${index & 127}.1:80`;
+    const words = ['-e', '-t', key, '-r', server, '-g', '-w', String(index + 20)];
+    times.push(await milliseconds(() => ipvsadm(words)));
+  }
+  report({ what: `the first change${on}`, value: times[0] as number, unit: 'ms', target: 20 });
+  times.sort((one, other) => one - other);
+  report({ what: `one change, median${on}`, value: times[CHANGES / 2] as number, unit: 'ms', target: 20 });
+  report({
+    what: `one change, worst of ${CHANGES}${on}`,
+    value: times.at(-1) as number,
+    unit: 'ms',
+    target: 20,
+  });
+  await stop();
+  const restart = await milliseconds(start);
+  report({ what: `start of a daemon that restores all${on}`, value: restart, unit: 'ms', target: 5000 });
+  await stop();
+}
+
+async function measureVirtual(): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), 'dirigo-bench-'));
+  const socket = join(folder, 'd.sock');
+  const stateFolder = join(folder, 'state');
+  let daemon: Daemon | undefined;
+  const start = async (): Promise<void> => {
+    daemon = await Daemon.start({
+      socket,
+      stateFolder,
+      openDatapath: async () => new VirtualDatapath(),
+      names: new SystemNames({ dns: false }),
+    });
+  };
+  const stop = async (): Promise<void> => daemon?.stop({ remove: true });
   try {
-    let daemon = await start();
-    const restore = await milliseconds(() => ipvsadm(['-R'], savedServices()));
-    report({ what: 'ipvsadm -R of all, on disk', value: restore, unit: 'ms', target: 5000 });
-    const times: number[] = [];
-    for (let index = 0; index < CHANGES; index++) {
-      const key = `10.64.${(index * 7) & 31}.${index}:80`;
-      const server = `10.0.${index & 127}.1:80`;
-      const words = ['-e', '-t', key, '-r', server, '-g', '-w', String(index + 20)];
-      times.push(await milliseconds(() => ipvsadm(words)));
-    }
-    times.sort((one, other) => one - other);
-    report({ what: 'one change, median', value: times[CHANGES / 2] as number, unit: 'ms', target: 20 });
-    report({
-      what: `one change, worst of ${CHANGES}`,
-      value: times.at(-1) as number,
-      unit: 'ms',
-      target: 20,
-    });
-    await daemon.stop({ remove: true });
-    const restart = await milliseconds(async () => {
-      daemon = await start();
-    });
-    report({ what: 'start of a daemon that restores all', value: restart, unit: 'ms', target: 5000 });
+    await measureState({ socket, start, stop }, '');
     const bytes = statSync(join(stateFolder, 'state.json')).size / 2 ** 20;
     report({ what: 'snapshot', value: bytes, unit: 'MiB' });
-    await daemon.stop({ remove: true });
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
+}
+
+/** The same with the XDP program on an interface of a network namespace: every change goes to the kernel, too. */
+async function measureXdp(): Promise<void> {
+  const xdp = new XdpLab();
+  try {
+    xdp.addEnds();
+    let daemon: LabDaemon | undefined;
+    const sizes = ['--services', '32768', '--servers', '131072'];
+    await measureState(
+      {
+        socket: xdp.environment.DIRIGO_SOCKET as string,
+        start: async () => {
+          daemon = await xdp.startDaemon(['eth0'], ...sizes);
+        },
+        stop: async () => daemon && xdp.stopDaemon(daemon),
+      },
+      ', on XDP',
+    );
+  } finally {
+    await xdp.remove();
+  }
+}
+
+export async function stateBenchmark(): Promise<void> {
+  heading(`State: ${SERVICES} services with ${SERVERS} servers each`);
+  await measureVirtual();
+  const reason = missing('root', 'clang', 'ip', 'nsenter', 'ethtool');
+  if (reason) process.stdout.write(`  the same on XDP is left out: ${reason}\n`);
+  else await measureXdp();
 }

@@ -45,7 +45,7 @@ const WITH_ITS_PARENT = existsSync('/usr/bin/setpriv') ? ['/usr/bin/setpriv', '-
 const MONITOR_RESTART = 1000;
 /** Frames kept for a neighbour that is not resolved yet. */
 const QUEUE_LIMIT = 3;
-/** Addresses whose way is remembered, and neighbours known, before the memory is cleared. */
+/** Addresses whose way is remembered, and neighbours known beside those of servers, before the memory is cleared. */
 const ROUTE_CACHE_LIMIT = 65536;
 const NEIGHBOUR_LIMIT = 4096;
 
@@ -64,10 +64,15 @@ class Neighbour implements NextHop {
   isReachable = false;
   /** True if a frame was sent to it since the last look. */
   wasUsed = false;
-  /** True for the ways to real servers. */
-  isKept = false;
+  /** Real servers that are reached by it. */
+  servers = 0;
   directorOnly = false;
   readonly queue: Uint8Array[] = [];
+
+  /** True for the ways to real servers. */
+  get isKept(): boolean {
+    return this.servers > 0;
+  }
 
   constructor(interfaceIndex: number, address: string, sourceAddress: Uint8Array, routeMtu: number) {
     this.interfaceIndex = interfaceIndex;
@@ -106,8 +111,10 @@ interface CachedRoute {
 }
 
 export class KernelNetwork implements Network, HostAddresses {
-  /** Called when routes, neighbours or interfaces changed in a way that concerns next hops. */
-  onChange: () => void = () => {};
+  /** Called when next hops changed: with those whose neighbours did, without any if routes or interfaces did. */
+  onChange: (hops?: ReadonlySet<NextHop>) => void = () => {};
+  /** Called when next hops were forgotten that nobody holds: who has one asks for the way again. */
+  onForget: () => void = () => {};
   readonly #send: FrameSender;
   #state: HostState;
   #interfaces = new Map<number, HostInterface>();
@@ -122,6 +129,9 @@ export class KernelNetwork implements Network, HostAddresses {
   /** Ways that are kept from now on, and when the kernel is told: each call of iproute2 takes milliseconds. */
   readonly #fresh = new Set<Neighbour>();
   #asking: NodeJS.Timeout | undefined;
+  /** Neighbours that servers are reached by. */
+  #kept = 0;
+  #forgetting: NodeJS.Immediate | undefined;
   #probing: NodeJS.Timeout | undefined;
   #restarting: NodeJS.Timeout | undefined;
   #refreshing: Promise<void> | undefined;
@@ -189,7 +199,9 @@ export class KernelNetwork implements Network, HostAddresses {
       JSON.stringify([this.#state.routes, this.#state.addresses, this.#state.interfaces]);
     this.#state = state;
     if (!sameRoutes) this.#index();
-    if (this.#updateNeighbours() || !sameRoutes) this.onChange();
+    const changed = this.#updateNeighbours();
+    if (!sameRoutes) this.onChange();
+    else if (changed.size > 0) this.onChange(changed);
   }
 
   #index(): void {
@@ -208,15 +220,15 @@ export class KernelNetwork implements Network, HostAddresses {
     this.#routes.clear();
   }
 
-  /** True if a next hop changed. Sends what waited for one that is resolved now. */
-  #updateNeighbours(): boolean {
+  /** Returns the next hops that changed. Sends what waited for one that is resolved now. */
+  #updateNeighbours(): ReadonlySet<NextHop> {
     const known = new Map<string, HostNeighbour>();
     for (const each of this.#state.neighbours)
       known.set(neighbourKey(each.interfaceIndex, each.address), each);
-    let changed = false;
+    const changed = new Set<NextHop>();
     for (const neighbour of this.#neighbours.values()) {
       const entry = known.get(neighbourKey(neighbour.interfaceIndex, neighbour.address));
-      if (neighbour.update(this.#interfaces.get(neighbour.interfaceIndex), entry)) changed = true;
+      if (neighbour.update(this.#interfaces.get(neighbour.interfaceIndex), entry)) changed.add(neighbour);
       if (neighbour.resolved && neighbour.queue.length > 0) this.#sendQueue(neighbour);
     }
     return changed;
@@ -302,7 +314,7 @@ export class KernelNetwork implements Network, HostAddresses {
     const key = `${route.interfaceIndex} ${formatAddress(target)} ${formatAddress(source)} ${route.mtu}`;
     let neighbour = this.#neighbours.get(key);
     if (neighbour) return neighbour;
-    if (this.#neighbours.size >= NEIGHBOUR_LIMIT) this.#forgetNeighbours();
+    if (this.#neighbours.size - this.#kept >= NEIGHBOUR_LIMIT) this.#forgetLater();
     neighbour = new Neighbour(route.interfaceIndex, formatAddress(target), source, route.mtu);
     this.#neighbours.set(key, neighbour);
     const entry = this.#state.neighbours.find(
@@ -330,10 +342,14 @@ export class KernelNetwork implements Network, HostAddresses {
     return STACKED.has(this.#interfaces.get(index)?.kind ?? '') && !this.#takers.has(index);
   }
 
-  /** Drops neighbours that nobody keeps; who still holds one asks again after the next change of routes. */
-  #forgetNeighbours(): void {
-    for (const [key, { isKept }] of this.#neighbours) if (!isKept) this.#neighbours.delete(key);
-    this.#routes.clear();
+  /** Drops neighbours that no server is reached by, once servers that are being added now hold theirs. */
+  #forgetLater(): void {
+    this.#forgetting ??= setImmediate(() => {
+      this.#forgetting = undefined;
+      for (const [key, { isKept }] of this.#neighbours) if (!isKept) this.#neighbours.delete(key);
+      this.#routes.clear();
+      this.onForget();
+    });
   }
 
   /** The address this host speaks with on the way: the route's, else one of the interface, in the target's network if possible. */
@@ -366,23 +382,24 @@ export class KernelNetwork implements Network, HostAddresses {
     if (neighbour.queue.length === 1) this.#ask([neighbour]);
   }
 
-  /** Names the next hops whose entries must never go stale: those of real servers. */
-  keep(hops: Iterable<NextHop | undefined>): void {
-    const kept = new Set(hops);
-    const fresh: Neighbour[] = [];
-    for (const neighbour of this.#neighbours.values()) {
-      const isKept = kept.has(neighbour);
-      if (isKept && !neighbour.isKept && needsHelp(neighbour)) fresh.push(neighbour);
-      neighbour.isKept = isKept;
-    }
-    if (fresh.length === 0) return;
-    for (const neighbour of fresh) this.#fresh.add(neighbour);
+  /** A real server is reached by this next hop from now on: its entry must never go stale. */
+  hold(hop: NextHop): void {
+    if (!(hop instanceof Neighbour)) return;
+    if (hop.servers++ > 0) return;
+    this.#kept++;
+    if (!needsHelp(hop)) return;
+    this.#fresh.add(hop);
     this.#asking ??= setTimeout(() => {
       this.#asking = undefined;
       const asked = [...this.#fresh].filter(({ isKept }) => isKept);
       this.#fresh.clear();
       this.#ask(asked);
     }, SETTLE);
+  }
+
+  /** A real server is not reached by it any more. */
+  release(hop: NextHop): void {
+    if (hop instanceof Neighbour && --hop.servers === 0) this.#kept--;
   }
 
   #probe(): void {
@@ -458,6 +475,7 @@ export class KernelNetwork implements Network, HostAddresses {
     this.#closed = true;
     clearTimeout(this.#settling);
     clearTimeout(this.#asking);
+    clearImmediate(this.#forgetting);
     clearTimeout(this.#restarting);
     clearInterval(this.#probing);
     this.#monitor?.kill();

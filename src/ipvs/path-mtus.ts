@@ -15,8 +15,6 @@ export class PathMtus {
   /** By destination: bytes, 0 if nothing is known; negative: learned, but not in effect yet. */
   readonly #mtus: Int32Array;
   readonly #learnedAt = new Map<number, number>();
-  /** Raised whenever something is learned, comes into effect or is forgotten. */
-  changes = 0;
 
   /** @param capacity most destinations */
   constructor(capacity: number) {
@@ -72,8 +70,6 @@ export class PathMtus {
   }
 
   #set(index: number, mtu: number): void {
-    if (this.#mtus[index] === mtu) return;
     this.#mtus[index] = mtu;
-    this.changes++;
   }
 }

@@ -57,6 +57,8 @@ export class ServerPool {
   readonly pathMtus: PathMtus;
   /** The destination of an index; for one in the trash, what it was. */
   readonly owners: (Destination | undefined)[] = [];
+  /** Told of each destination whose record, owner or way is written or given up, for who keeps what depends on it. */
+  onChange: (index: number) => void = () => {};
   readonly #tallies: (Tally | undefined)[] = [];
   readonly #network: Network;
   readonly #trash = new Map<string, Trashed>();
@@ -154,6 +156,7 @@ export class ServerPool {
       this.hops[index] = undefined;
       this.pathMtus.forget(index);
       this.table.release(index);
+      this.onChange(index);
     }
   }
 
@@ -195,6 +198,12 @@ export class ServerPool {
       view.setUint32(at + DestinationField.interfaceIndex, hop.interfaceIndex, true);
     }
     this.table.setFlag(index, DestinationFlag.resolved, hop?.resolved === true && !hop.directorOnly);
+    this.onChange(index);
+  }
+
+  /** Brings the records of destinations up to date whose next hops are among these, which have changed. */
+  rewrite(hops: ReadonlySet<NextHop>): void {
+    for (const [index, hop] of this.hops.entries()) if (hop && hops.has(hop)) this.writeHop(index, hop);
   }
 
   /** Brings all records up to date with routes and neighbours. */

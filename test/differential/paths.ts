@@ -119,7 +119,6 @@ export class Paths {
   readonly #accelerated: Path;
   readonly #bed: TestBed;
   readonly #configuration: ProgramConfiguration;
-  #isCurrent = false;
   #now = 1000;
 
   constructor(bed: TestBed, settings: Partial<Settings>, seed: number) {
@@ -128,9 +127,7 @@ export class Paths {
     this.#plain = new Path(settings, seed);
     this.#accelerated = new Path(settings, seed, bed);
     this.#configuration = new ProgramConfiguration(bed.fastPath, this.#accelerated.director);
-    this.#accelerated.director.administration.observe(() => {
-      this.#isCurrent = false;
-    });
+    this.#accelerated.director.administration.observe(change => this.#configuration.note(change));
   }
 
   /** What the director alone sent for the last frame. */
@@ -162,10 +159,7 @@ export class Paths {
   receive(frame: ArrivingFrame): Difference {
     this.#empty();
     const expected = this.#plain.process(frame, this.#now);
-    if (!this.#isCurrent) {
-      this.#isCurrent = true;
-      this.#configuration.write();
-    } else this.#configuration.refresh();
+    this.#configuration.update();
     const bed = this.#bed;
     const tick = this.#accelerated.director.connections.tick(this.#now);
     const handling = bed.run(frame.bytes, frame.on.index, tick);

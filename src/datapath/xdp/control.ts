@@ -183,6 +183,27 @@ export function filterWord(address: Uint8Array): number {
   return word;
 }
 
+/** A filter of addresses, in which several may share a bit. */
+export class AddressFilter {
+  /** As the program reads it. */
+  readonly words = new Uint32Array(FILTER_WORDS);
+  /** Addresses by bit. */
+  readonly #counts = new Int32Array(FILTER_WORDS * 32);
+
+  constructor(addresses: Iterable<Uint8Array> = []) {
+    for (const address of addresses) this.count(address, 1);
+  }
+
+  /** @param by 1: one more has this address, -1: one less */
+  count(address: Uint8Array, by: 1 | -1): void {
+    const bit = filterBit(filterWord(address), address.length === 16 ? 6 : 4);
+    const count = (this.#counts[bit] as number) + by;
+    this.#counts[bit] = count;
+    const word = this.words[bit >>> 5] as number;
+    this.words[bit >>> 5] = count > 0 ? word | (1 << (bit & 31)) : word & ~(1 << (bit & 31));
+  }
+}
+
 /** A key of the map `services`. Port 0 is any port; protocol 0 with port 0 says that the address is a VIP. */
 export function serviceKey(protocol: number, address: Uint8Array, port: number): Uint8Array {
   const key = new Uint8Array(new ArrayBuffer(SERVICE_KEY_BYTES));
@@ -278,29 +299,29 @@ export class ControlRecord {
    * Lets packets to these addresses, and to few others, into the program.
    * @param whole families of which packets to any address are let in
    */
-  setVips(addresses: Iterable<Uint8Array>, whole: Iterable<Family> = []): void {
+  setVips(addresses: AddressFilter, whole: ReadonlySet<Family> = new Set()): void {
     this.#setFilter(ControlField.vipFilter, addresses, whole);
   }
 
   /** The same for packets from these servers, whose replies are translated. */
-  setServers(addresses: Iterable<Uint8Array>): void {
-    this.#setFilter(ControlField.serverFilter, addresses, []);
+  setServers(addresses: AddressFilter): void {
+    this.#setFilter(ControlField.serverFilter, addresses, new Set());
   }
 
-  #setFilter(field: number, addresses: Iterable<Uint8Array>, whole: Iterable<Family>): void {
-    const words = new Uint32Array(FILTER_WORDS);
-    for (const family of whole)
-      words.fill(
-        0xffffffff,
-        family === 6 ? FILTER_WORDS / 2 : 0,
-        family === 6 ? FILTER_WORDS : FILTER_WORDS / 2,
-      );
-    for (const address of addresses) {
-      const bit = filterBit(filterWord(address), address.length === 16 ? 6 : 4);
-      words[bit >>> 5] = (words[bit >>> 5] as number) | (1 << (bit & 31));
+  /** Both filters as the program reads them; a copy. */
+  get filters(): Uint8Array {
+    const { buffer, byteOffset } = this.#view;
+    const both = new Uint8Array(2 * 4 * FILTER_WORDS);
+    for (const [place, field] of [ControlField.vipFilter, ControlField.serverFilter].entries()) {
+      both.set(new Uint8Array(buffer, byteOffset + field, 4 * FILTER_WORDS), place * 4 * FILTER_WORDS);
     }
+    return both;
+  }
+
+  #setFilter(field: number, { words }: AddressFilter, whole: ReadonlySet<Family>): void {
     words.forEach((word, index) => {
-      this.#set(field + 4 * index, word);
+      const family = index < FILTER_WORDS / 2 ? 4 : 6;
+      this.#set(field + 4 * index, whole.has(family) ? 0xffffffff : word);
     });
   }
 

@@ -26,7 +26,7 @@ import { Packet } from '../../wire/packet.ts';
 import { fillTcpChecksum, TcpFlag, writeTcp } from '../../wire/tcp.ts';
 import { XdpVerdict } from '../ffi/libbpf.ts';
 import { SystemError } from '../ffi/libc.ts';
-import { SERVICE_BYTES, serviceKey } from './control.ts';
+import { AddressFilter, SERVICE_BYTES, serviceKey } from './control.ts';
 import { FastPath, removePinned } from './fast-path.ts';
 
 const skip = missing('root', 'clang', 'ip');
@@ -230,7 +230,7 @@ function configure(director: Director, fastPath: FastPath, setup: readonly strin
   const value = new Uint8Array(new ArrayBuffer(SERVICE_BYTES));
   fastPath.setService(serviceKey(PROTOCOL_NUMBERS[protocol], ip(vip), Number(port)), value);
   fastPath.setService(serviceKey(0, ip(vip), 0), value);
-  fastPath.control.setVips([ip(vip)]);
+  fastPath.control.setVips(new AddressFilter([ip(vip)]));
 }
 
 const CLIENT = ip('192.0.2.9');
@@ -313,7 +313,7 @@ describe('the program', { skip }, () => {
     const value = new Uint8Array(new ArrayBuffer(SERVICE_BYTES));
     fastPath.setService(serviceKey(Protocol.tcp, VIP, 80), value);
     fastPath.setService(serviceKey(0, VIP, 0), value);
-    fastPath.control.setVips([VIP]);
+    fastPath.control.setVips(new AddressFilter([VIP]));
   });
 
   after(() => fastPath.remove());

@@ -117,6 +117,29 @@ const TRAFFIC_WORDS = 5;
 /** Destinations whose counters are read in one call. */
 const TRAFFIC_BATCH = 1024;
 
+const ALL = { part: 0, of: 1 };
+
+/** The words of a per-CPU value, the `index`th of a buffer, added up over the CPUs. */
+function sums(buffer: ArrayBufferLike, index: number, words: number, cpus: number): number[] {
+  const values = new BigUint64Array(buffer, 8 * index * words * cpus, words * cpus);
+  const totals = new Array<number>(words).fill(0);
+  values.forEach((word, at) => {
+    totals[at % words] = (totals[at % words] as number) + Number(word);
+  });
+  return totals;
+}
+
+function trafficOf(words: readonly number[]): Traffic {
+  const [packets, bytes, outPackets, outBytes, connections] = words as [
+    number,
+    number,
+    number,
+    number,
+    number,
+  ];
+  return { packets, bytes, outPackets, outBytes, connections };
+}
+
 export interface AttachedInterface {
   name: string;
   index: number;
@@ -208,7 +231,7 @@ export class FastPath {
     const bytes = readObject(this.#objectPath);
     this.directory = options.directory ?? DEFAULT_DIRECTORY;
     this.#cpus = possibleCpus();
-    this.#foundTraffic = new Int32Array(TRAFFIC_BATCH * ((TRAFFIC_WORDS * 8 * this.#cpus) / 4));
+    this.#foundTraffic = new Int32Array(TRAFFIC_BATCH * this.#trafficWords);
     const before = isBpfFileSystem(this.directory) ? readdirSync(this.directory) : undefined;
     this.adopted = before?.includes('connections') ?? false;
     prepareBpfDirectory(this.directory);
@@ -538,27 +561,26 @@ export class FastPath {
 
   /** What the program did for a destination since `clearTraffic`. */
   traffic(destination: number): Traffic {
-    const [packets, bytes, outPackets, outBytes, connections] = this.#sum(
-      this.#maps.traffic,
-      destination,
-      TRAFFIC_WORDS,
-    ) as [number, number, number, number, number];
-    return { packets, bytes, outPackets, outBytes, connections };
+    return trafficOf(this.#sum(this.#maps.traffic, destination, TRAFFIC_WORDS));
   }
 
   /**
-   * Calls back for the destinations from 0 on for which the program did something since the last call, or whose counters
-   * were cleared.
+   * Calls back for the destinations below `destinations` for which the program did something since the last call, or
+   * whose counters were cleared, with what it did since then.
+   * @param part of how many parts is looked at: each costs the kernel to copy its counters
    */
-  changedTraffic(destinations: number, changed: (destination: number) => void): void {
-    const { traffic } = this.#maps;
-    const words = (TRAFFIC_WORDS * 8 * this.#cpus) / 4;
-    for (let first = 0; first < destinations; first += TRAFFIC_BATCH) {
-      const batch = first / TRAFFIC_BATCH;
+  changedTraffic(
+    destinations: number,
+    changed: (destination: number, traffic: Traffic) => void,
+    { part, of }: { part: number; of: number } = ALL,
+  ): void {
+    const words = this.#trafficWords;
+    const found = this.#foundTraffic;
+    for (let batch = part; batch * TRAFFIC_BATCH < destinations; batch += of) {
+      const first = batch * TRAFFIC_BATCH;
       const known = this.#knownTraffic[batch] ?? new Int32Array(TRAFFIC_BATCH * words);
       this.#knownTraffic[batch] = known;
-      const found = this.#foundTraffic;
-      traffic.lookupFrom(first, this.#trafficKeys, new Uint8Array(found.buffer));
+      this.#maps.traffic.lookupFrom(first, this.#trafficKeys, new Uint8Array(found.buffer));
       const end = Math.min(TRAFFIC_BATCH, destinations - first);
       for (let index = 0; index < end; index++) {
         let isChanged = false;
@@ -567,14 +589,20 @@ export class FastPath {
           known[word] = found[word] as number;
           isChanged = true;
         }
-        if (isChanged) changed(first + index);
+        if (isChanged)
+          changed(first + index, trafficOf(sums(found.buffer, index, TRAFFIC_WORDS, this.#cpus)));
       }
     }
   }
 
+  /** 32-bit words of a destination's counters, on all CPUs. */
+  get #trafficWords(): number {
+    return (TRAFFIC_WORDS * 8 * this.#cpus) / 4;
+  }
+
   clearTraffic(destination: number): void {
     // What is counted from here on may reach the same numbers again.
-    const words = (TRAFFIC_WORDS * 8 * this.#cpus) / 4;
+    const words = this.#trafficWords;
     const at = (destination % TRAFFIC_BATCH) * words;
     this.#knownTraffic[Math.floor(destination / TRAFFIC_BATCH)]?.fill(-1, at, at + words);
     this.#maps.traffic.update(
@@ -593,11 +621,7 @@ export class FastPath {
   #sum(map: BpfMap, index: number, words: number): number[] {
     const value = new BigUint64Array(new ArrayBuffer(8 * words * this.#cpus));
     map.lookup(this.#key(index), new Uint8Array(value.buffer));
-    const totals = new Array<number>(words).fill(0);
-    value.forEach((word, at) => {
-      totals[at % words] = (totals[at % words] as number) + Number(word);
-    });
-    return totals;
+    return sums(value.buffer, 0, words, this.#cpus);
   }
 
   /** Empties all tables but what is known of interfaces: for tests. No director may go on working on them. */

@@ -3,8 +3,9 @@
  * up. Whoever runs the two together needs it: the daemon, the player of scenarios, tests and measurements.
  */
 
+import type { ConfigurationChange } from '../../ipvs/configuration-change.ts';
 import { CONNECTION_BYTES, ConnectionField, ConnectionFlag } from '../../ipvs/connections.ts';
-import { DESTINATION_BYTES, DestinationField, DestinationFlag, Forwarding } from '../../ipvs/destinations.ts';
+import { DestinationFlag } from '../../ipvs/destinations.ts';
 import type { Director } from '../../ipvs/director.ts';
 import { GUE_HEADER, IPV4_MINIMUM_MTU } from '../../ipvs/forwarding/tunnel.ts';
 import { clientMask } from '../../ipvs/scheduling.ts';
@@ -13,24 +14,16 @@ import type { Service } from '../../ipvs/service-table.ts';
 import { type ServiceKey, serviceKeyText } from '../../ipvs/specification.ts';
 import { COUNTER_STRIDE, Counter } from '../../ipvs/statistics.ts';
 import { SECURE_TCP_TABLE, TCP_TABLE, TCP_TIMEOUTS, TcpState } from '../../ipvs/tcp-states.ts';
-import { type Family, formatAddress, parseAddress } from '../../wire/address.ts';
+import type { Family } from '../../wire/address.ts';
 import { IPV4_HEADER } from '../../wire/ipv4.ts';
 import { IPV6_HEADER, IPV6_MINIMUM_MTU } from '../../wire/ipv6.ts';
 import { UDP_HEADER } from '../../wire/udp.ts';
-import {
-  ControlFlag,
-  OWNER_BYTES,
-  OwnerField,
-  SERVER_PORT,
-  SERVICE_BYTES,
-  ServiceField,
-  ServiceFlag,
-  serviceKey,
-  TUNNEL_BYTES,
-  TunnelField,
-} from './control.ts';
+import { AddressEntries, type Claim } from './address-entries.ts';
+import { AddressFilter, ControlFlag, ServiceField, ServiceFlag, serviceKey } from './control.ts';
 import type { FastPath, Traffic } from './fast-path.ts';
 import { Plans } from './plans.ts';
+import { type HopHolder, ServerEntries } from './server-entries.ts';
+import { ServiceMap, serviceRecord } from './service-map.ts';
 import { Ways } from './ways.ts';
 
 const FTP_PORT = 21;
@@ -38,253 +31,187 @@ const FTP_PORT = 21;
 const MOST_LINGERING = 256;
 const NO_TRAFFIC: Traffic = { packets: 0, bytes: 0, outPackets: 0, outBytes: 0, connections: 0 };
 
-/** What a service has in the map `services`: keys as hexadecimal text. */
+/** What a service was when it was last written. */
 interface ServiceEntry {
-  key: string;
-  /** Of its address. */
-  ofAddress: string;
-  record: Uint8Array;
+  readonly key: ServiceKey;
+  readonly family: Family;
+  /** The VIP; undefined for a firewall mark. */
+  readonly address: Uint8Array | undefined;
+  /** Its key in the map `services`. */
+  readonly mapKey: Uint8Array | undefined;
+  readonly isFtp: boolean;
+  readonly local: readonly Uint8Array[];
 }
 
 export class ProgramConfiguration {
   readonly #fastPath: FastPath;
   readonly #director: Director;
-  readonly #owners: DataView;
-  readonly #tunnels: DataView;
   readonly #plans: Plans;
-  /** What `services` holds, by key. */
-  readonly #written = new Map<string, Uint8Array>();
+  readonly #services: ServiceMap;
+  readonly #addresses: AddressEntries;
+  readonly #servers: ServerEntries;
   /** Which way clients have; for who knows of routes. */
   readonly ways: Ways;
   /** By destination: what the program had forwarded when its counters were last taken over. */
   readonly #seen: (Traffic | undefined)[] = [];
-  /** Destinations whose replies were translated at some time. */
-  readonly #translated = new Set<number>();
-  /** Destinations at the end of a tunnel at some time. */
-  readonly #tunnelled = new Set<number>();
   /** Undefined: the program does not know yet. */
   #isSecure: boolean | undefined;
+  /** What is written of services, by name. */
   readonly #entries = new Map<string, ServiceEntry>();
   /** Records from here on were not there when the tables were taken over. */
-  #adopted = 0;
-  #pathMtuChanges = 0;
-  /** VIPs without a service whose connections live on, or wait for a service of their family. */
-  readonly #lingering = new Map<string, Uint8Array>();
-  #vips = new Map<string, Uint8Array>();
-  #own: Uint8Array[] = [];
-  #servers: Uint8Array[] = [];
-  /** Families with services of firewall marks: any address may be theirs. */
-  #marked: ReadonlySet<Family> = new Set();
+  readonly #adopted: number;
+  /** Services by family, and those of them of firewall marks: any address may be theirs. */
+  readonly #inFamily: Record<Family, number> = { 4: 0, 6: 0 };
+  readonly #marked: Record<Family, number> = { 4: 0, 6: 0 };
+  /** What may have changed since the program was told, by name and by destination. */
+  readonly #changedServices = new Map<string, ServiceKey>();
+  readonly #changedServers = new Set<number>();
+  /** Anything may have. */
+  #mayAllHaveChanged = true;
 
-  /** @param director works on the tables of `fastPath` */
-  constructor(fastPath: FastPath, director: Director) {
+  /**
+   * @param director works on the tables of `fastPath`
+   * @param holder is told of next hops that servers are reached by
+   */
+  constructor(fastPath: FastPath, director: Director, holder?: HopHolder) {
     this.#fastPath = fastPath;
     this.#director = director;
-    this.#owners = new DataView(fastPath.ownerMemory);
-    this.#tunnels = new DataView(fastPath.tunnelMemory);
     this.#plans = new Plans(fastPath.planMemory, fastPath.cursorMemory, director.destinations);
-    for (const key of fastPath.serviceKeys())
-      this.#written.set(Buffer.from(key).toString('hex'), UNKNOWN_RECORD);
+    this.#services = new ServiceMap(fastPath);
+    this.#addresses = new AddressEntries(this.#services);
+    this.#servers = new ServerEntries(fastPath, director, this.#addresses, holder);
     this.ways = new Ways(fastPath, director.network);
-    const { destinations } = director;
+    const { destinations, pool } = director;
+    let adopted = 0;
     for (let index = 0; index < destinations.capacity; index++) {
-      if (destinations.flags(index) & DestinationFlag.used) this.#adopted = index + 1;
+      if (destinations.flags(index) & DestinationFlag.used) adopted = index + 1;
     }
+    this.#adopted = adopted;
+    pool.onChange = index => this.#changedServers.add(index);
   }
 
   /** `serviceKeyText` of the service that a destination's record was written for, by a predecessor perhaps. */
   ownerName(index: number): string {
-    const at = index * OWNER_BYTES;
-    const family = this.#owners.getUint8(at + OwnerField.family) === 6 ? 6 : 4;
-    const number = this.#owners.getUint8(at + OwnerField.protocol);
-    if (number === 0)
-      return serviceKeyText({ mark: this.#owners.getUint32(at + OwnerField.mark, true), family });
-    const protocol =
-      number === PROTOCOL_NUMBERS.udp ? 'udp' : number === PROTOCOL_NUMBERS.sctp ? 'sctp' : 'tcp';
-    const address = new Uint8Array(this.#owners.buffer, at + OwnerField.address, family === 6 ? 16 : 4);
-    return serviceKeyText({
-      protocol,
-      address: formatAddress(address),
-      port: this.#owners.getUint16(at + OwnerField.port),
-    });
+    return this.#servers.ownerName(index);
   }
 
-  /** Notes which service a record is written for. True if it was another one before. */
-  #writeOwner(index: number, key: ServiceKey): boolean {
-    const record = new DataView(new ArrayBuffer(OWNER_BYTES));
-    if ('mark' in key) {
-      record.setUint8(OwnerField.family, key.family);
-      record.setUint32(OwnerField.mark, key.mark, true);
-    } else {
-      const address = parseAddress(key.address) ?? new Uint8Array(4);
-      record.setUint8(OwnerField.protocol, PROTOCOL_NUMBERS[key.protocol]);
-      record.setUint8(OwnerField.family, address.length === 4 ? 4 : 6);
-      record.setUint16(OwnerField.port, key.port);
-      new Uint8Array(record.buffer).set(address, OwnerField.address);
+  /** Takes note of what the director was told; `update` tells the program. */
+  note(change: ConfigurationChange): void {
+    if (!('service' in change)) {
+      // Settings and marks are few; the order of services is nothing to the program.
+      return;
     }
-    const before = new Uint8Array(this.#owners.buffer, index * OWNER_BYTES, OWNER_BYTES);
-    const after = new Uint8Array(record.buffer);
-    if (before.every((byte, at) => byte === after[at])) return false;
-    before.set(after);
-    return true;
+    const key = 'key' in change.service ? change.service.key : change.service;
+    this.#changedServices.set(serviceKeyText(key), key);
+  }
+
+  /** Tells the program what the director's configuration is now, all of it. */
+  write(): void {
+    this.#mayAllHaveChanged = true;
+    this.ways.refresh();
+    this.update();
   }
 
   /**
-   * Tells the program what the director's configuration is now.
-   * @param touched names of the services that may have changed since the last call; missing: any, and ways to servers
+   * Tells the program what has changed since the last call: services that were noted, servers and their ways, settings.
+   * @throws Error if the kernel refuses something; the next call tries everything again
    */
-  write(touched?: ReadonlySet<string>): void {
+  update(): void {
+    try {
+      if (this.#mayAllHaveChanged) this.#noteAll();
+      const isFirst = this.#mayAllHaveChanged;
+      this.#mayAllHaveChanged = true;
+      this.#writeChanged();
+      if (isFirst) this.#services.dropInherited();
+      this.#mayAllHaveChanged = false;
+    } finally {
+      this.#changedServices.clear();
+      this.#changedServers.clear();
+    }
+  }
+
+  #noteAll(): void {
     const { administration, pool } = this.#director;
-    const changed = pool.pathMtus.changes === this.#pathMtuChanges ? touched : undefined;
-    this.#pathMtuChanges = pool.pathMtus.changes;
-    const keys = new Map<string, Uint8Array>();
-    const vips = new Map<string, Uint8Array>();
-    // Addresses of the director's that replies and errors come to.
-    const own = new Map<string, Uint8Array>();
-    const marked = new Set<Family>();
-    const add = (key: Uint8Array, value: Uint8Array): void => {
-      keys.set(Buffer.from(key).toString('hex'), value);
-    };
-    const names = new Set<string>();
-    const families = new Set<Family>();
-    for (const service of administration.serviceObjects()) {
-      const { key, address } = service;
-      names.add(service.name);
-      families.add(service.family);
-      for (const { bytes } of service.localAddresses) own.set(formatAddress(bytes), bytes);
-      if ('mark' in key || !address) {
-        marked.add(service.family);
-        continue;
-      }
-      vips.set(key.address, address);
-      const entry = this.#entryOf(service, address, changed);
-      keys.set(entry.key, entry.record);
-      if (key.protocol === 'tcp' && key.port === FTP_PORT) keys.set(entry.ofAddress, FTP_RECORD);
-      else if (!keys.has(entry.ofAddress)) keys.set(entry.ofAddress, EMPTY_RECORD);
-    }
-    for (const name of this.#plans.names()) if (!names.has(name)) this.#plans.forget(name);
-    for (const name of this.#entries.keys()) if (!names.has(name)) this.#entries.delete(name);
-    // A VIP that lost its last service keeps its connections.
-    for (const [name, address] of this.#vips) if (!vips.has(name)) this.#lingering.set(name, address);
-    for (const family of this.#marked) if (!marked.has(family)) this.#lingerMarked(family);
-    for (const name of vips.keys()) this.#lingering.delete(name);
-    this.#vips = vips;
-    for (const address of this.#tunnelSources()) own.set(formatAddress(address), address);
-    // What is no TCP or UDP goes by these entries alone, also to a VIP whose last service is gone.
-    for (const address of [...own.values(), ...this.#lingering.values()]) {
-      const key = serviceKey(0, address, 0);
-      if (!keys.has(Buffer.from(key).toString('hex'))) add(key, serviceRecord(0));
-    }
-    this.#own = [...own.values()];
-    this.#marked = marked;
-    const servers = this.#translatedServers();
-    for (const address of servers) add(serviceKey(0, address, SERVER_PORT), serviceRecord(0));
-    // Without services of a family the virtual server stands aside: nothing of that family is looked at.
-    const isOnDuty = ({ length }: Uint8Array): boolean => families.has(length === 4 ? 4 : 6);
-    this.#servers = servers.filter(isOnDuty);
-    this.#own = [...this.#own, ...this.#lingering.values()].filter(isOnDuty);
-    // Entries change one by one: while more than one does, new connections wait for the director, which knows them all.
-    if (!changed || changed.size > 1) this.#fastPath.control.flags |= ControlFlag.noNew;
-    this.#writeServices(keys);
-    this.#writeVips();
-    const [tcp, udp] = this.#timeouts();
-    this.#fastPath.control.setTimeouts(tcp, udp);
-    this.#writeSettings();
-    this.#writeTunnels();
-    this.ways.refresh();
-    for (const [index, owner] of pool.owners.entries()) {
-      if (changed && owner && !changed.has(owner.service.name)) continue;
-      if (owner && this.#writeOwner(index, owner.service.key)) {
+    for (const [name, { key }] of this.#entries) this.#changedServices.set(name, key);
+    for (const { name, key } of administration.serviceObjects()) this.#changedServices.set(name, key);
+    const end = Math.max(this.#adopted, pool.owners.length);
+    for (let index = 0; index < end; index++) this.#changedServers.add(index);
+  }
+
+  #writeChanged(): void {
+    const { administration, pool } = this.#director;
+    for (const index of this.#changedServers) {
+      if (this.#servers.write(index)) {
         this.#fastPath.clearTraffic(index);
         this.#seen[index] = undefined;
       }
+      // What a service can send at once, and whether the program can schedule it, follows from its servers' ways.
+      const service = pool.owners[index]?.service;
+      if (service) this.#changedServices.set(service.name, service.key);
     }
-    for (const hop of pool.hops) if (hop) this.#fastPath.allowDevice(hop.interfaceIndex);
+    // Entries change one by one: while more than one does, new connections wait for the director, which knows them all.
+    if (this.#changedServices.size > 1) this.#fastPath.control.flags |= ControlFlag.noNew;
+    const wereMarked = this.#markedFamilies();
+    for (const [name, key] of this.#changedServices)
+      this.#writeService(name, administration.serviceObject(key));
+    const marked = this.#markedFamilies();
+    for (const family of wereMarked) if (!marked.has(family)) this.#lingerMarked(family);
+    this.#addresses.write(familiesIn(this.#inFamily));
+    this.#writeFilters();
+    const [tcp, udp] = this.#timeouts();
+    this.#fastPath.control.setTimeouts(tcp, udp);
+    this.#writeSettings();
+    this.ways.tell();
   }
 
-  /** What a service has in `services`; what was found for one that did not change still holds. */
-  #entryOf(service: Service, address: Uint8Array, touched: ReadonlySet<string> | undefined): ServiceEntry {
-    const known = this.#entries.get(service.name);
-    if (known && touched && !touched.has(service.name)) return known;
-    const { key } = service;
-    const port = 'mark' in key ? 0 : key.port;
-    const protocol = 'mark' in key ? 0 : PROTOCOL_NUMBERS[key.protocol];
-    const entry = {
-      key: Buffer.from(serviceKey(protocol, address, port)).toString('hex'),
-      ofAddress: Buffer.from(serviceKey(0, address, 0)).toString('hex'),
-      record: this.#serviceRecord(service),
-    };
-    this.#entries.set(service.name, entry);
-    return entry;
+  #markedFamilies(): ReadonlySet<Family> {
+    return familiesIn(this.#marked);
   }
 
-  /** Addresses of servers whose replies are translated, or were while connections may remain. */
-  #translatedServers(): Uint8Array[] {
-    const { pool, destinations } = this.#director;
-    const addresses: Uint8Array[] = [];
-    const end = Math.max(this.#adopted, pool.owners.length);
-    for (let index = 0; index < end; index++) {
-      if ((destinations.flags(index) & DestinationFlag.used) === 0) {
-        this.#translated.delete(index);
-        continue;
-      }
-      const at = index * DESTINATION_BYTES;
-      const method = this.#methodOf(index);
-      if (method === Forwarding.masq || method === Forwarding.fullnat) this.#translated.add(index);
-      if (!this.#translated.has(index)) continue;
-      const length = destinations.bytes[at + DestinationField.family] === 6 ? 16 : 4;
-      const from = at + DestinationField.address;
-      addresses.push(pool.owners[index]?.address ?? destinations.bytes.slice(from, from + length));
+  /** @param service undefined: it is gone */
+  #writeService(name: string, service: Service | undefined): void {
+    const before = this.#entries.get(name);
+    const after = service && entryOf(service);
+    // First what cannot fail: the kernel may refuse what follows.
+    if (after) {
+      this.#count(after, 1);
+      this.#entries.set(name, after);
+    } else this.#entries.delete(name);
+    if (before) this.#count(before, -1);
+    if (!service) this.#plans.forget(name);
+    const mapKey = after?.mapKey ?? before?.mapKey;
+    if (mapKey) this.#services.set(mapKey, service && this.#serviceRecord(service));
+  }
+
+  #count({ family, address, isFtp, local }: ServiceEntry, by: 1 | -1): void {
+    const claim = (kind: Claim, bytes: Uint8Array): void =>
+      by === 1 ? this.#addresses.claim(kind, bytes) : this.#addresses.release(kind, bytes);
+    this.#inFamily[family] += by;
+    for (const bytes of local) claim('own', bytes);
+    if (!address) this.#marked[family] += by;
+    else {
+      claim('vip', address);
+      if (isFtp) claim('ftp', address);
     }
-    return addresses;
-  }
-
-  /** `Forwarding` that a destination's record says. */
-  #methodOf(index: number): number | undefined {
-    return this.#director.destinations.bytes[index * DESTINATION_BYTES + DestinationField.forwarding];
   }
 
   #writeSettings(): void {
     const { settings } = this.#director;
     const { control } = this.#fastPath;
+    const marked = this.#markedFamilies().size > 0;
     control.flags =
       (settings.nat_icmp_send ? ControlFlag.strayReplies : 0) |
-      (this.#marked.size > 0 ? ControlFlag.marks : 0) |
+      (marked ? ControlFlag.marks : 0) |
       (settings.pmtu_disc ? ControlFlag.pathDiscovery : 0) |
       (settings.expire_quiescent_template ? ControlFlag.expireQuiescent : 0) |
       (settings.conn_reuse_mode ? ControlFlag.reuse : 0) |
       (settings.conn_reuse_mode & 2 ? ControlFlag.reuseFinWait : 0) |
       (settings.expire_nodest_conn ? ControlFlag.expireNodest : 0) |
       (this.#standsBack() ? ControlFlag.standsBack : 0) |
-      (this.#director.defence.dropRate > 0 || this.#marked.size > 0 || this.#standsBack()
-        ? ControlFlag.noNew
-        : 0);
+      (this.#director.defence.dropRate > 0 || marked || this.#standsBack() ? ControlFlag.noNew : 0);
     if (this.#isSecure === this.#director.isTcpSecure) return;
     this.#isSecure = this.#director.isTcpSecure;
     control.setTcpTable(this.#isSecure ? SECURE_TCP_TABLE : TCP_TABLE);
-  }
-
-  /** The director's addresses on tunnels, of connections from before an edit too: errors about these come there. */
-  #tunnelSources(): Uint8Array[] {
-    const { pool, destinations } = this.#director;
-    const sources: Uint8Array[] = [];
-    for (const [index, hop] of pool.hops.entries()) {
-      if ((destinations.flags(index) & DestinationFlag.used) === 0) this.#tunnelled.delete(index);
-      else if (this.#methodOf(index) === Forwarding.tunnel) this.#tunnelled.add(index);
-      if (hop && this.#tunnelled.has(index)) sources.push(hop.sourceAddress);
-    }
-    return sources;
-  }
-
-  /** Writes what outer headers of tunnels need beyond the destinations' records. */
-  #writeTunnels(): void {
-    const { pool } = this.#director;
-    for (const [index, hop] of pool.hops.entries()) {
-      if (!hop || this.#methodOf(index) !== Forwarding.tunnel) continue;
-      const at = index * TUNNEL_BYTES;
-      new Uint8Array(this.#tunnels.buffer).set(hop.sourceAddress, at + TunnelField.source);
-      this.#tunnels.setUint16(at + TunnelField.port, pool.tunnelPorts[index] as number);
-    }
   }
 
   /** How the program finds servers for a service's new connections, if it does. */
@@ -347,26 +274,12 @@ export class ProgramConfiguration {
     return least;
   }
 
-  #writeServices(keys: ReadonlyMap<string, Uint8Array>): void {
-    for (const [name, value] of keys) {
-      const written = this.#written.get(name);
-      if (written === value || (written && Buffer.compare(written, value) === 0)) continue;
-      this.#fastPath.setService(Uint8Array.from(Buffer.from(name, 'hex')), value);
-      this.#written.set(name, value);
-    }
-    for (const name of this.#written.keys()) {
-      if (keys.has(name)) continue;
-      this.#fastPath.setService(Uint8Array.from(Buffer.from(name, 'hex')));
-      this.#written.delete(name);
-    }
-  }
-
-  #writeVips(): void {
-    const addresses = [...this.#vips.values(), ...this.#own];
+  #writeFilters(): void {
+    const { control } = this.#fastPath;
     // A backup sees replies only.
-    const standsBack = this.#standsBack();
-    this.#fastPath.control.setVips(standsBack ? [] : addresses, standsBack ? [] : this.#marked);
-    this.#fastPath.control.setServers(this.#servers);
+    if (this.#standsBack()) control.setVips(NO_ADDRESSES);
+    else control.setVips(this.#addresses.vips, this.#markedFamilies());
+    control.setServers(this.#addresses.servers);
   }
 
   #standsBack(): boolean {
@@ -383,24 +296,22 @@ export class ProgramConfiguration {
     return [states, udp * 1000];
   }
 
-  /** Tells the program what the director found out by itself: path MTUs, and whether it defends itself. */
+  /** Tells the program what the director found out by itself: ways, path MTUs, and whether it defends itself. */
   refresh(): void {
-    if (this.#director.pool.pathMtus.changes !== this.#pathMtuChanges) {
-      this.write();
-      return;
-    }
-    if (this.#director.isTcpSecure !== this.#isSecure) this.#writeSettings();
-    this.#writeTunnels();
+    if (this.#changedServers.size > 0) this.update();
+    else if (this.#director.isTcpSecure !== this.#isSecure) this.#writeSettings();
   }
 
-  /** Takes over what the program counted since the last call, and what it asks for. */
-  takeCounts(): void {
+  /**
+   * Takes over what the program counted since the last call, and what it asks for.
+   * @param share which part of the destinations is looked at; missing: all
+   */
+  takeCounts(share?: { part: number; of: number }): void {
     const { pool, destinations } = this.#director;
     this.ways.answer();
     const { counters } = pool;
-    this.#fastPath.changedTraffic(pool.owners.length, index => {
+    const take = (index: number, now: Traffic): void => {
       if ((destinations.flags(index) & DestinationFlag.used) === 0) return;
-      const now = this.#fastPath.traffic(index);
       const seen = this.#seen[index] ?? NO_TRAFFIC;
       const at = index * COUNTER_STRIDE;
       const add = (counter: number, more: number): void => {
@@ -412,34 +323,33 @@ export class ProgramConfiguration {
       add(Counter.outPackets, now.outPackets - seen.outPackets);
       add(Counter.outBytes, now.outBytes - seen.outBytes);
       this.#seen[index] = now;
-    });
+    };
+    this.#fastPath.changedTraffic(pool.owners.length, take, share);
   }
 
   /** True for a VIP, and for one without a service whose connections live on. */
   isVip(bytes: Uint8Array, at: number, family: Family): boolean {
-    const text = formatAddress(bytes, at, family === 4 ? 4 : 16);
-    return this.#vips.has(text) || this.#lingering.has(text);
+    return this.#addresses.isVip(bytes, at, family);
   }
 
   /** Remembers the addresses of a family's connections when its last service of a firewall mark is gone. */
   #lingerMarked(family: Family): void {
     const { connections } = this.#director;
     const length = family === 6 ? 16 : 4;
-    for (let slot = 0; slot < connections.highWater && this.#lingering.size < MOST_LINGERING; slot++) {
+    for (let slot = 0; slot < connections.highWater && this.#addresses.lingering < MOST_LINGERING; slot++) {
       const flags = connections.flags(slot);
       if (!connections.isUsed(slot) || flags & ConnectionFlag.template) continue;
       if (((flags & ConnectionFlag.ipv6) !== 0) !== (family === 6)) continue;
       const at = slot * CONNECTION_BYTES + ConnectionField.virtual;
-      const address = connections.bytes.slice(at, at + length);
-      this.#lingering.set(formatAddress(address), address);
+      this.#addresses.linger(connections.bytes.subarray(at, at + length));
     }
   }
 
   /** Gives up VIPs without a service once all connections are gone. */
   forgetLingering(): void {
-    if (this.#lingering.size === 0 || this.#director.connections.size > 0) return;
-    this.#lingering.clear();
-    this.write();
+    if (this.#addresses.lingering === 0 || this.#director.connections.size > 0) return;
+    this.#addresses.forgetLingering();
+    this.update();
   }
 }
 
@@ -449,14 +359,17 @@ function roomInTunnel(mtu: number, family: Family): number {
   return room < (family === 4 ? IPV4_MINIMUM_MTU : IPV6_MINIMUM_MTU) ? 0 : room;
 }
 
-/** A value of the map `services` with nothing but flags, a sum of `ServiceFlag`. */
-function serviceRecord(flags: number): Uint8Array {
-  const record = new Uint8Array(new ArrayBuffer(SERVICE_BYTES));
-  new DataView(record.buffer).setUint32(ServiceField.flags, flags, true);
-  return record;
+function entryOf({ key, family, address, localAddresses }: Service): ServiceEntry {
+  const local = localAddresses.map(({ bytes }) => bytes);
+  if ('mark' in key || !address) {
+    return { key, family, address: undefined, mapKey: undefined, isFtp: false, local };
+  }
+  const mapKey = serviceKey(PROTOCOL_NUMBERS[key.protocol], address, key.port);
+  return { key, family, address, mapKey, isFtp: key.protocol === 'tcp' && key.port === FTP_PORT, local };
 }
 
-const EMPTY_RECORD = serviceRecord(0);
-/** Of a predecessor's entry: equal to none. */
-const UNKNOWN_RECORD = new Uint8Array(0);
-const FTP_RECORD = serviceRecord(ServiceFlag.ftp);
+function familiesIn(counts: Readonly<Record<Family, number>>): ReadonlySet<Family> {
+  return new Set(([4, 6] as const).filter(family => counts[family] > 0));
+}
+
+const NO_ADDRESSES = new AddressFilter();

@@ -41,10 +41,15 @@ export class Ways {
     this.#hops = new DataView(fastPath.hopMemory);
   }
 
-  /** Neighbours may have changed: writes the next hops again, and tells routes that are not told yet. */
-  refresh(): void {
+  /** Tells the routes, if they are not told yet. */
+  tell(): void {
     if (!this.#isTold) this.#tellRoutes();
-    for (const [hop, number] of this.#numbers) this.#write(number, hop);
+  }
+
+  /** Writes next hops again. @param changed those that have changed; missing: any may have */
+  refresh(changed?: ReadonlySet<NextHop>): void {
+    this.tell();
+    for (const [hop, number] of this.#numbers) if (!changed || changed.has(hop)) this.#write(number, hop);
   }
 
   /** Routes changed: nothing that was told holds any more. */

@@ -1,7 +1,6 @@
 /** The XDP data path: established connections in the kernel, everything else of a service through this process. */
 import { randomBytes } from 'node:crypto';
 import type { CapturedFrame } from '../../capture/frame.ts';
-import type { ConfigurationChange } from '../../ipvs/configuration-change.ts';
 import { ConnectionFlag, ConnectionTable } from '../../ipvs/connections.ts';
 import {
   DESTINATION_BYTES,
@@ -10,7 +9,7 @@ import {
   DestinationTable,
 } from '../../ipvs/destinations.ts';
 import { Director, Verdict } from '../../ipvs/director.ts';
-import { serviceKeyText } from '../../ipvs/specification.ts';
+import type { NextHop } from '../../ipvs/network.ts';
 import { formatAddress } from '../../wire/address.ts';
 import { Protocol } from '../../wire/ipv4.ts';
 import { Malformed } from '../../wire/malformed.ts';
@@ -32,6 +31,8 @@ import { XdpObserver } from './xdp-observer.ts';
 const SWEEP_INTERVAL = 250;
 const SWEEP_PARTS = 4;
 const SWEEP_MINIMUM = 65536;
+/** Servers whose counters are read in a millisecond, all of them. */
+const MANY_SERVERS = 4096;
 /** Milliseconds between two looks at the kernel's clock. */
 const CALIBRATION_INTERVAL = 30_000;
 /** Frames a second that the host's own stack is given; each costs a system call of some 30 µs. */
@@ -64,8 +65,8 @@ export class XdpDatapath implements Datapath {
   #sweeping: NodeJS.Timeout | undefined;
   #calibrating: NodeJS.Timeout | undefined;
   #syncScheduled = false;
-  /** Services that changed since the program was told; undefined: any may have. */
-  #touched: Set<string> | undefined;
+  /** Which part of the servers' counters was taken over last. */
+  #part = 0;
   #state: 'new' | 'running' | 'stopped' = 'new';
   /** Frames the host's stack may still be given in this interval. */
   #hostBudget = (HOST_LIMIT * SWEEP_INTERVAL) / 1000;
@@ -119,16 +120,30 @@ export class XdpDatapath implements Datapath {
       random: () => randomBytes(4).readUInt32LE(),
     });
     this.director.administration.serviceCapacity = fastPath.serviceCapacity;
-    this.#configuration = new ProgramConfiguration(fastPath, this.director);
+    this.#configuration = new ProgramConfiguration(fastPath, this.director, this.network);
     if (fastPath.adopted) this.#adopt();
-    this.director.administration.observe(change => this.#note(change));
-    this.network.onChange = () => {
+    this.director.administration.observe(change => {
+      this.#configuration.note(change);
+      this.#scheduleSync();
+    });
+    this.network.onChange = hops => this.#follow(hops);
+    this.network.onForget = () => {
+      this.#configuration.ways.forget();
+      this.#configuration.ways.tell();
+    };
+  }
+
+  /** @param changed next hops that are others now; missing: routes or interfaces changed */
+  #follow(changed?: ReadonlySet<NextHop>): void {
+    if (changed) {
+      this.director.pool.rewrite(changed);
+      this.#configuration.ways.refresh(changed);
+    } else {
       this.director.resolveNextHops();
       this.#configureInterfaces();
       this.#configuration.ways.forget();
-      this.#touched = undefined;
-      this.#scheduleSync();
-    };
+    }
+    this.#scheduleSync();
   }
 
   now(): number {
@@ -225,15 +240,6 @@ export class XdpDatapath implements Datapath {
     }
   }
 
-  #note(change: ConfigurationChange): void {
-    if (!('service' in change)) this.#touched = undefined;
-    else {
-      const { service } = change;
-      this.#touched?.add(serviceKeyText('key' in service ? service.key : service));
-    }
-    this.#scheduleSync();
-  }
-
   #scheduleSync(): void {
     if (this.#syncScheduled || this.#state !== 'running') return;
     this.#syncScheduled = true;
@@ -244,19 +250,16 @@ export class XdpDatapath implements Datapath {
     });
   }
 
-  /** Tells the program what the director's configuration is now. */
+  /** Tells the program what has changed. */
   #sync(): void {
     try {
-      this.#configuration.write(this.#touched);
-      this.#touched = new Set();
+      this.#configuration.update();
       this.#syncError = '';
     } catch (error) {
       // A full map, for example. The director goes on, and the next change is the next attempt.
-      this.#touched = undefined;
       this.#syncError = (error as Error).message;
       console.error(`dirigo: telling the XDP program the configuration failed: ${this.#syncError}`);
     }
-    this.network.keep(this.director.pool.hops);
   }
 
   #receive(start: number, length: number, interfaceIndex: number): void {
@@ -318,8 +321,11 @@ export class XdpDatapath implements Datapath {
 
   #sweep(): void {
     this.#hostBudget = (HOST_LIMIT * SWEEP_INTERVAL) / 1000;
-    this.#configuration.takeCounts();
-    const { connections } = this.director;
+    const { connections, pool } = this.director;
+    // Those of many servers once a second, as often as rates are taken.
+    this.#part = (this.#part + 1) % SWEEP_PARTS;
+    const isMany = pool.owners.length > MANY_SERVERS;
+    this.#configuration.takeCounts(isMany ? { part: this.#part, of: SWEEP_PARTS } : undefined);
     this.director.expire(this.now(), Math.max(SWEEP_MINIMUM, Math.ceil(connections.highWater / SWEEP_PARTS)));
     this.#configuration.refresh();
     this.#configuration.forgetLingering();
