@@ -67,6 +67,7 @@ const systemPackages = {
   'nginx-light': '/usr/sbin/nginx',
   prometheus: '/usr/bin/promtool',
   procps: '/usr/sbin/sysctl',
+  systemd: '/usr/bin/systemd-analyze',
   tcpdump: '/usr/bin/tcpdump',
   tmux: '/usr/bin/tmux',
   tshark: '/usr/bin/tshark',

@@ -6,6 +6,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { buildDeb } from '../packaging/build-deb.ts';
 import { missing } from './requirements.ts';
 import { Sandbox } from './sandbox.ts';
@@ -15,21 +16,29 @@ const skip = missing('root', 'dpkg', 'dpkg-deb', 'clang', 'ip', 'unshare', 'nsen
 /** What dpkg itself and its triggers write. */
 const DPKG = /^\/var\/(lib\/dpkg|log|cache\/man)\/|^\/run\/systemd\/systemd-units-load$/;
 
+let folder: string;
+let deb: string;
+
+before(() => {
+  if (skip) return;
+  folder = mkdtempSync(join(tmpdir(), 'dirigo-package-test-'));
+  deb = buildDeb(folder);
+});
+
+after(() => {
+  if (folder) rmSync(folder, { recursive: true, force: true });
+});
+
 describe('the Debian package', { skip }, () => {
-  let folder: string;
-  let deb: string;
   let sandbox: Sandbox;
 
   before(async () => {
-    folder = mkdtempSync(join(tmpdir(), 'dirigo-package-test-'));
-    deb = buildDeb(folder);
     sandbox = await Sandbox.open();
     sandbox.copyIn(deb, '/tmp/dirigo.deb');
   });
 
   after(async () => {
     await sandbox?.close();
-    rmSync(folder, { recursive: true, force: true });
   });
 
   const unitText = (): string => sandbox.run('cat', '/lib/systemd/system/dirigo.service');
@@ -182,5 +191,124 @@ describe('the Debian package', { skip }, () => {
   test('lintian has nothing against it', { skip: missing('lintian') }, () => {
     const { stdout, stderr } = spawnSync('lintian', ['--fail-on', 'none', deb], { encoding: 'utf8' });
     assert.equal(stdout + stderr, '');
+  });
+});
+
+describe('the unit under a systemd', { skip: skip || missing('systemctl', 'journalctl') }, () => {
+  let sandbox: Sandbox;
+
+  before(async () => {
+    sandbox = await Sandbox.open({ systemd: true });
+    sandbox.copyIn(deb, '/tmp/dirigo.deb');
+    sandbox.run('dpkg', '--install', '/tmp/dirigo.deb');
+    sandbox.run('ip', 'link', 'add', 'eth0', 'type', 'veth', 'peer', 'name', 'peer0');
+    sandbox.run('ip', 'address', 'add', '192.0.2.1/24', 'dev', 'eth0');
+    sandbox.run('ip', 'link', 'set', 'eth0', 'up');
+    sandbox.run('ip', 'link', 'set', 'peer0', 'up');
+    sandbox.run('sh', '-c', `echo 'DIRIGO_OPTIONS="--interface eth0"' >> /etc/default/dirigo`);
+    // A machine whose root may not raise limits (LimitMEMLOCK=infinity) needs CAP_IPC_LOCK instead.
+    const dropIn = '[Service]\nCapabilityBoundingSet=CAP_IPC_LOCK\nWatchdogSec=20\n';
+    sandbox.run('mkdir', '/etc/systemd/system/dirigo.service.d');
+    sandbox.run('sh', '-c', `printf '${dropIn}' > /etc/systemd/system/dirigo.service.d/test.conf`);
+    sandbox.run('systemctl', 'daemon-reload');
+  });
+
+  after(async () => {
+    await sandbox?.close();
+  });
+
+  const property = (name: string): string =>
+    sandbox.run('systemctl', 'show', `--property=${name}`, '--value', 'dirigo').trim();
+
+  /** Waits for systemd to have started the daemon again so many times. */
+  async function restarted(times: string): Promise<void> {
+    const deadline = Date.now() + 60_000;
+    while (property('NRestarts') !== times || property('ActiveState') !== 'active') {
+      if (Date.now() > deadline) {
+        assert.fail(sandbox.try('systemctl', 'status', '--no-pager', 'dirigo').stdout);
+      }
+      await setTimeout(200);
+    }
+  }
+
+  const table = '-A -t 192.0.2.3:80 -s wlc\n-a -t 192.0.2.3:80 -r 192.0.2.7:80 -g -w 1\n';
+
+  test('starts with all its restrictions, says when it is ready, and takes commands', () => {
+    sandbox.run('systemctl', 'enable', '--now', 'dirigo');
+    assert.match(property('StatusText'), /^xdp data path up/);
+    sandbox.run('ipvsadm', '-A', '-t', '192.0.2.3:80', '-s', 'wlc');
+    sandbox.run('ipvsadm', '-a', '-t', '192.0.2.3:80', '-r', '192.0.2.7');
+    assert.equal(sandbox.run('ipvsadm-save', '-n'), table);
+    assert.match(sandbox.run('dirigo', 'status'), /eth0 native/);
+  });
+
+  test('the journal has its events, a line and a priority each', () => {
+    const lines = sandbox
+      .run('journalctl', '--unit=dirigo', '--output=json', '--no-pager')
+      .trim()
+      .split('\n')
+      .map(line => JSON.parse(line) as Record<string, string>);
+    const changed = lines.findLast(line => line.MESSAGE?.startsWith('changed '));
+    assert.equal(changed?.PRIORITY, '6');
+    assert.match(changed?.MESSAGE ?? '', / revision=2 cause="ipvsadm -a -t 192\.0\.2\.3:80 -r 192\.0\.2\.7"/);
+  });
+
+  test('reloads into another process', async () => {
+    sandbox.run('systemctl', 'reload', 'dirigo');
+    assert.equal(property('ActiveState'), 'active');
+    assert.equal(property('NRestarts'), '0');
+    assert.equal(sandbox.run('ipvsadm-save', '-n'), table);
+    assert.match(sandbox.run('dirigo', 'status'), /adopted +true/);
+  });
+
+  test('is started again when it is killed, and when it hangs; the data path stays meanwhile', async () => {
+    for (const [signal, restarts] of [
+      ['KILL', '1'],
+      ['STOP', '2'],
+    ] as const) {
+      sandbox.run('systemctl', 'kill', `--signal=${signal}`, '--kill-whom=main', 'dirigo');
+      assert.match(sandbox.run('ip', 'link', 'show', 'eth0'), / xdp /);
+      await restarted(restarts);
+      assert.equal(sandbox.run('ipvsadm-save', '-n'), table);
+    }
+  });
+
+  test('a real server that lasts: the unit makes it one again', () => {
+    sandbox.run(
+      'dirigo',
+      'realserver',
+      '--mode',
+      'dr',
+      '--vip',
+      '192.0.2.33',
+      '--interface',
+      'eth0',
+      '--persist',
+    );
+    const unit = sandbox
+      .run('sh', '-c', 'cd /etc/systemd/system && ls dirigo-realserver-dr-*.service')
+      .trim();
+    assert.match(sandbox.run('ip', 'address', 'show', 'lo'), /192\.0\.2\.33/);
+    sandbox.run('ip', 'address', 'delete', '192.0.2.33/32', 'dev', 'lo');
+    sandbox.run('systemctl', 'daemon-reload');
+    assert.equal(sandbox.run('systemctl', 'is-enabled', unit), 'enabled\n');
+    sandbox.run('systemctl', 'start', unit);
+    assert.match(sandbox.run('ip', 'address', 'show', 'lo'), /192\.0\.2\.33/);
+    sandbox.run('dirigo', 'realserver', '--undo');
+    assert.doesNotMatch(sandbox.run('ip', 'address', 'show', 'lo'), /192\.0\.2\.33/);
+    sandbox.run('systemctl', 'daemon-reload');
+    assert.notEqual(sandbox.try('systemctl', 'is-enabled', unit).status, 0);
+  });
+
+  test('stops with what forwards left in the kernel; removed, it is stopped and nothing is left', () => {
+    sandbox.run('systemctl', 'stop', 'dirigo');
+    assert.match(sandbox.run('ip', 'link', 'show', 'eth0'), / xdp /);
+    sandbox.run('systemctl', 'start', 'dirigo');
+    // A machine's policy may keep packages from starting and stopping services; here that is wanted.
+    sandbox.run('rm', '-f', '/usr/sbin/policy-rc.d');
+    sandbox.run('dpkg', '--remove', 'dirigo');
+    assert.doesNotMatch(sandbox.run('ip', 'link', 'show', 'eth0'), /xdp/);
+    assert.equal(sandbox.try('systemctl', 'is-active', 'dirigo').stdout, 'inactive\n');
+    assert.match(sandbox.run('systemctl', '--failed', '--no-pager'), /^0 loaded units/m);
   });
 });

@@ -14,6 +14,9 @@ const packages: Record<string, string> = {
   ping: 'iputils-ping',
   promtool: 'prometheus',
   sysctl: 'procps',
+  journalctl: 'systemd',
+  systemctl: 'systemd',
+  'systemd-analyze': 'systemd',
   tc: 'iproute2',
 };
 

@@ -1,15 +1,16 @@
 /**
  * This machine as a test may change it: an overlay over the root file system, with a network and a BPF file system of its
- * own. Everything that is done there is gone afterwards, and what was changed can be listed.
+ * own, and a real systemd as its first process where a test asks for one. Everything that is done there is gone
+ * afterwards, and what was changed can be listed.
  */
 import { type ChildProcess, execFileSync, type SpawnSyncReturns, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 
-/** Mounts it all, then waits for the end of its input, which comes with the end of the test's process at the latest. */
-const SCRIPT = `
+const MOUNT = `
 set -e
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 sandbox "$1"
@@ -21,40 +22,95 @@ mount -t bpf bpf "$1/root/sys/fs/bpf"
 mount --rbind /dev "$1/root/dev"
 mount -t tmpfs tmpfs "$1/root/tmp"
 ip link set lo up
+`;
+
+/** Waits for the end of its input, which comes with the end of the test's process at the latest. */
+const WAIT = `
 echo ready
 read -r _ || true
+`;
+
+/**
+ * Units of this machine that a boot would start and that reach beyond the sandbox (settings of the kernel, devices), or
+ * wait for what is not there.
+ */
+const MASKED = [
+  'systemd-sysctl.service',
+  'systemd-modules-load.service',
+  'systemd-udevd.service',
+  'systemd-udev-trigger.service',
+  'systemd-random-seed.service',
+  'systemd-binfmt.service',
+  'proc-sys-fs-binfmt_misc.automount',
+  'systemd-remount-fs.service',
+  'systemd-networkd-wait-online.service',
+];
+
+const BOOT = `
+root="$1/root"
+mount -t tmpfs tmpfs "$root/run"
+mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
+: > "$root/etc/fstab"
+for unit in ${MASKED.join(' ')}; do ln -sf /dev/null "$root/etc/systemd/system/$unit"; done
+echo ready
+exec chroot "$root" env -i container=sandbox PATH=/usr/sbin:/usr/bin:/sbin:/bin \\
+  /lib/systemd/systemd --unit=basic.target --log-target=null --show-status=no
 `;
 
 export class Sandbox {
   readonly #folder = mkdtempSync(join(tmpdir(), 'dirigo-sandbox-'));
   readonly #holder: ChildProcess;
+  readonly #systemd: boolean;
 
-  private constructor() {
-    this.#holder = spawn('unshare', ['--mount', '--net', 'sh', '-c', SCRIPT, 'sh', this.#folder], {
-      stdio: ['pipe', 'pipe', 'inherit'],
-    });
+  private constructor(systemd: boolean) {
+    this.#systemd = systemd;
+    const namespaces = systemd
+      ? ['--mount', '--net', '--pid', '--ipc', '--uts', '--cgroup', '--fork', '--kill-child']
+      : ['--mount', '--net'];
+    const script = MOUNT + (systemd ? BOOT : WAIT);
+    // A first process does not read; it ends with the one that holds it, and that with the test.
+    this.#holder = spawn(
+      'setpriv',
+      ['--pdeathsig', 'KILL', 'unshare', ...namespaces, 'sh', '-c', script, 'sh', this.#folder],
+      { stdio: ['pipe', 'pipe', 'inherit'] },
+    );
   }
 
-  static async open(): Promise<Sandbox> {
-    const sandbox = new Sandbox();
+  /**
+   * @param options.systemd whether a systemd is its first process (its journal and basic.target are there when this
+   *   resolves), for tests of units
+   * @throws Error if it could not be made, or systemd is not through within 60 s
+   */
+  static async open({ systemd = false } = {}): Promise<Sandbox> {
+    const sandbox = new Sandbox(systemd);
     const ended = once(sandbox.#holder, 'exit').then(() => {
       throw new Error('the sandbox could not be made');
     });
     await Promise.race([once(sandbox.#holder.stdout as NodeJS.EventEmitter, 'data'), ended]);
     ended.catch(() => {});
+    if (systemd) await sandbox.#booted();
     return sandbox;
   }
 
+  async #booted(): Promise<void> {
+    const deadline = Date.now() + 60_000;
+    while (this.try('systemctl', 'is-active', 'basic.target').stdout !== 'active\n') {
+      if (Date.now() > deadline) throw new Error('systemd did not start in the sandbox');
+      await setTimeout(100);
+    }
+  }
+
+  /** The process whose namespaces are the sandbox's. */
+  get #first(): number {
+    const { pid } = this.#holder;
+    if (!this.#systemd) return pid as number;
+    return Number(readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim());
+  }
+
   #words(command: string, parameters: readonly string[]): string[] {
-    return [
-      `--target=${this.#holder.pid}`,
-      '--mount',
-      '--net',
-      'chroot',
-      join(this.#folder, 'root'),
-      command,
-      ...parameters,
-    ];
+    const target = `--target=${this.#first}`;
+    if (this.#systemd) return [target, '--all', '--root', '--wdns=/', command, ...parameters];
+    return [target, '--mount', '--net', 'chroot', join(this.#folder, 'root'), command, ...parameters];
   }
 
   /** Runs a command in it and returns what it printed. @throws Error if it fails */
@@ -89,7 +145,7 @@ export class Sandbox {
   /** Copies a file of this machine into it. */
   copyIn(from: string, to: string): void {
     execFileSync('nsenter', [
-      `--target=${this.#holder.pid}`,
+      `--target=${this.#first}`,
       '--mount',
       'cp',
       from,
@@ -100,7 +156,7 @@ export class Sandbox {
   /** Files, links and removals that differ from the machine's own. */
   changes(): string[] {
     // The upper layer is seen from outside through the holder's root.
-    const upper = `/proc/${this.#holder.pid}/root${join(this.#folder, 'upper')}`;
+    const upper = `/proc/${this.#first}/root${join(this.#folder, 'upper')}`;
     return readdirSync(upper, { recursive: true, withFileTypes: true })
       .filter(entry => !entry.isDirectory())
       .map(entry => `/${relative(upper, join(entry.parentPath, entry.name))}`)
@@ -109,7 +165,7 @@ export class Sandbox {
 
   /** Directories that are new or changed. */
   directories(): string[] {
-    const upper = `/proc/${this.#holder.pid}/root${join(this.#folder, 'upper')}`;
+    const upper = `/proc/${this.#first}/root${join(this.#folder, 'upper')}`;
     return readdirSync(upper, { recursive: true, withFileTypes: true })
       .filter(entry => entry.isDirectory())
       .map(entry => `/${relative(upper, join(entry.parentPath, entry.name))}`)
@@ -118,7 +174,8 @@ export class Sandbox {
 
   async close(): Promise<void> {
     const ended = once(this.#holder, 'exit');
-    this.#holder.stdin?.end();
+    if (this.#systemd) this.#holder.kill('SIGKILL');
+    else this.#holder.stdin?.end();
     if (this.#holder.exitCode === null) await ended;
     rmSync(this.#folder, { recursive: true, force: true });
   }
