@@ -34,8 +34,7 @@ export function createProgram(): Command {
     .version(packageVersion())
     // What stands behind a command belongs to it: `dirigo arp` has options of its own besides those of its subcommands.
     .enablePositionalOptions()
-    .configureHelp({ showGlobalOptions: true })
-    .showHelpAfterError('(see `dirigo --help`)');
+    .configureHelp({ showGlobalOptions: true });
 
   addSession(program);
   addUp(program);
@@ -60,5 +59,12 @@ export function createProgram(): Command {
     .summary('configure and list the virtual server (as the command ipvsadm)')
     .description('The same as the command ipvsadm; see `dirigo ipvsadm --help`.')
     .argument('[words...]');
+  pointToHelp(program, 'dirigo');
   return program;
+}
+
+/** An error points to the help of the command that it is about. */
+function pointToHelp(command: Command, words: string): void {
+  command.showHelpAfterError(`(see \`${words} --help\`)`);
+  for (const each of command.commands) pointToHelp(each, `${words} ${each.name()}`);
 }
