@@ -9,13 +9,13 @@ import type { ClientAddress } from '../src/ipvs/specification.ts';
 import { Host } from '../src/lan/host.ts';
 import { bodyText } from '../src/lan/http-message.ts';
 import { HttpServer } from '../src/lan/http-server.ts';
-import { type Impairment, Segment } from '../src/lan/segment.ts';
+import { Segment } from '../src/lan/segment.ts';
 import { Simulation } from '../src/lan/simulation.ts';
-import type { TcpConnection, TcpError } from '../src/lan/tcp-connection.ts';
 import { type Family, formatAddress } from '../src/wire/address.ts';
 import { ipv4HeaderLength, Protocol } from '../src/wire/ipv4.ts';
 import { Packet } from '../src/wire/packet.ts';
 import { findTcpOption, Tcp, TcpFlag, tcpHeaderLength, tcpSum } from '../src/wire/tcp.ts';
+import { fates, impair, pattern, type Side, watch } from './rough-wire.ts';
 
 const PREFIX = { 4: '10.0.0.', 6: '2001:db8::' } as const;
 const LENGTH = { 4: 24, 6: 64 } as const;
@@ -125,22 +125,6 @@ function readToa(packet: Packet): Seen | undefined {
   return { port: view.getUint16(at + 2), address: formatAddress(bytes, at + 4, length - 4) };
 }
 
-function pattern(length: number, salt: number): Uint8Array {
-  return Uint8Array.from({ length }, (_, index) => (index * 31 + salt + (index >>> 8)) & 0xff);
-}
-
-interface Side {
-  received: number[];
-  closed: TcpError | 'orderly' | undefined;
-}
-
-function watch(side: Side, connection: TcpConnection): void {
-  connection.onData = data => side.received.push(...data);
-  connection.onClose = error => {
-    side.closed = error ?? 'orderly';
-  };
-}
-
 /** What the PROXY header of a connection from this port has to be, written out by hand. */
 function proxyHeader(each: Laboratory, family: Family, mode: ClientAddress, port: number): Uint8Array {
   const [source, destination] = [each.address(1), each.address(3)];
@@ -214,21 +198,6 @@ test('pages come through FULLNAT, and servers that know nothing of it learn the 
     assert.equal(told.length, each.director.fullnat.counts[FullnatCount.toaInserted]);
   }
 });
-
-/** Fates of TCP frames in their order. */
-const fates = fc.array(
-  fc.constantFrom<readonly number[]>([0], [0], [0], [0], [0], [], [0, 0], [1], [3], [0, 2]),
-  { maxLength: 120 },
-);
-
-function impair(list: readonly (readonly number[])[]): Impairment {
-  let index = 0;
-  return frame => {
-    const etherType = ((frame[12] as number) << 8) | (frame[13] as number);
-    const isTcp = etherType === 0x0800 ? frame[23] === 6 : etherType === 0x86dd && frame[20] === 6;
-    return isTcp ? (list[index++] ?? [0]) : [0];
-  };
-}
 
 test('whatever is lost, doubled or overtaken: the bytes arrive as they were sent, behind the header if there is one', () => {
   let transfers = 0;

@@ -20,11 +20,12 @@ import { EtherType } from '../../wire/ethernet.ts';
 import { Icmp, IcmpType, Icmpv6Type } from '../../wire/icmp.ts';
 import { IPV4_DONT_FRAGMENT, Ipv4, Protocol } from '../../wire/ipv4.ts';
 import { Packet } from '../../wire/packet.ts';
-import { Tcp, type TcpFields, TcpFlag, tcpHeaderLength, tcpSum } from '../../wire/tcp.ts';
+import { Tcp, type TcpFields, TcpFlag, tcpSum } from '../../wire/tcp.ts';
 import { udpSum } from '../../wire/udp.ts';
 import { addressOf, addService, type Bench, makeBench, parsed, readdressed } from '../director.fixture.ts';
 import { type DirectorOptions, Verdict } from '../director.ts';
 import { Drop } from '../drops.ts';
+import { acknowledgementOf, checked, dataOf, only, optionsOf, sequenceOf } from '../segments.fixture.ts';
 import type { ClientAddress, ServiceKey } from '../specification.ts';
 import { FullnatCount } from './fullnat.ts';
 
@@ -82,35 +83,6 @@ function fromServer(each: Lab, to: Packet, fields: Partial<TcpFields>, data = ne
   const ports = { sourcePort: to.destinationPort, destinationPort: to.sourcePort };
   const plain = framed(each.family, tcpSegment(each.family, { ...ports, flags: ACK, ...fields }, data));
   return each.receive(readdressed(plain, to.destination, to.source)).sent.map(checked);
-}
-
-/** A frame that left: it parses, and its checksums are right. */
-function checked(frame: Uint8Array): Packet {
-  const packet = parsed(frame);
-  const { view, network, transport, networkEnd } = packet;
-  assert.equal(packet.end, packet.networkEnd, 'the frame ends with the packet');
-  if (packet.protocol === Protocol.tcp) {
-    const family = packet.family === 6 ? 6 : 4;
-    assert.equal(tcpSum(view, family, network, transport, networkEnd - transport), 0xffff, 'TCP checksum');
-  }
-  return packet;
-}
-
-function only(packets: readonly Packet[]): Packet {
-  assert.equal(packets.length, 1);
-  return packets[0] as Packet;
-}
-
-const sequenceOf = ({ view, transport }: Packet): number => view.getUint32(transport + Tcp.sequence);
-const acknowledgementOf = ({ view, transport }: Packet): number =>
-  view.getUint32(transport + Tcp.acknowledgement);
-
-function optionsOf({ view, bytes, transport }: Packet): number[] {
-  return [...bytes.subarray(transport + 20, transport + tcpHeaderLength(view, transport))];
-}
-
-function dataOf({ view, bytes, transport, networkEnd }: Packet): number[] {
-  return [...bytes.subarray(transport + tcpHeaderLength(view, transport), networkEnd)];
 }
 
 function ends(packet: Packet): string[] {
