@@ -1,11 +1,18 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { type SipHashKey, sipHash13 } from './siphash.ts';
+import { type SipHashKey, sipHash13, sipHash24 } from './siphash.ts';
 
 test('the vector of the kernel for four bytes (lib/tests/siphash_kunit.c, 64 bit)', () => {
   const key = { word0: 0x03020100, word1: 0x07060504, word2: 0x0b0a0908, word3: 0x0f0e0d0c };
   assert.equal(sipHash13(0x03020100, key), 0x88d38328);
+});
+
+test('SipHash-2-4 of words: what `openssl mac -macopt size:8 SIPHASH` says of the bytes 0, 1, 2 …', () => {
+  const key = { word0: 0x03020100, word1: 0x07060504, word2: 0x0b0a0908, word3: 0x0f0e0d0c };
+  const words = Int32Array.of(0x03020100, 0x07060504, 0x0b0a0908, 0x0f0e0d0c, 0x13121110);
+  const expected = [0xdd0e0e31, 0x277187b7, 0x9a932462, 0x860ee5fb, 0x57c29bdb, 0x1aa2ee98];
+  for (const [count, hash] of expected.entries()) assert.equal(sipHash24(words, count, key), hash);
 });
 
 test('agrees with the definition in 64-bit arithmetic for any word and key', () => {
