@@ -48,8 +48,8 @@ struct connection {
 #define FLAG_NO_OUTPUT 0x0080
 #define FLAG_INACTIVE 0x0100
 /*
- * Connections whose sequence numbers a helper moves, whose client's port is not known yet, or that end with their first
- * datagram: the director's.
+ * Connections whose sequence numbers a helper or the SYN proxy moves, whose client's port is not known yet, or that end
+ * with their first datagram: the director's.
  */
 #define FLAG_DIRECTORS 0x2e40
 #define FLAG_TEMPLATE 0x1000
@@ -65,8 +65,8 @@ struct connection {
 struct extension {
 	__u32 local[4];
 	__u32 in_offset;
-	__u32 in_start;
-	__u32 in_before;
+	__u32 proxied_timestamps;
+	__u32 proxied_options;
 	__u32 out_offset;
 	__u32 out_start;
 	__u32 out_before;
@@ -290,7 +290,9 @@ struct region {
 struct table_state {
 	/* Connections in the table. */
 	__u32 size;
-	__u32 reserved[15];
+	/* Of SYN cookies; the director's. */
+	__u32 cookie_secret[8];
+	__u32 reserved[7];
 	/* Slots that have an extension, and those that have none. */
 	struct region regions[2];
 	__u32 locks[INSERT_LOCKS];

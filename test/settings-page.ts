@@ -26,7 +26,7 @@ export function settingsPage(): string {
   return `# Settings
 
 The switches of the virtual server, with the names and defaults of the kernel's \`/proc/sys/net/ipv4/vs\` (those of FULLNAT
-with Alibaba's and DPVS's names). \`dirigo setting\` shows them, \`dirigo setting NAME VALUE\` sets one at once; with
+and the SYN proxy with Alibaba's and DPVS's names). \`dirigo setting\` shows them, \`dirigo setting NAME VALUE\` sets one at once; with
 \`--state\` the daemon keeps them. This page is written from \`src/ipvs/settings.ts\` by \`node test/settings-page.ts\`.
 
 | setting | default | values | meaning |

@@ -54,6 +54,8 @@ export class Administration implements VirtualServer {
   translated = 0;
   /** Services with a persistence engine. */
   engines = 0;
+  /** Services with a SYN proxy. */
+  proxied = 0;
   /** True while a backup's synchronisation daemon runs. */
   isBackup = false;
   /** What the persistence engine of a template keeps, undefined without one. */
@@ -198,11 +200,13 @@ export class Administration implements VirtualServer {
         }
         this.#index.add(service);
         this.engines += countEngines(service.specification);
+        this.proxied += countProxies(service.specification);
         this.#compile(service, 'service');
         this.changed({ kind: 'service-added', service: service.specification });
       },
       serviceEdited: (service, before) => {
         this.engines += countEngines(service.specification) - countEngines(before);
+        this.proxied += countProxies(service.specification) - countProxies(before);
         if (before.scheduler !== service.specification.scheduler) service.plan = undefined;
         this.#compile(service, 'service');
         this.changed({ kind: 'service-edited', service: service.specification });
@@ -210,6 +214,7 @@ export class Administration implements VirtualServer {
       serviceDeleted: service => {
         this.#index.remove(service);
         this.engines -= countEngines(service.specification);
+        this.proxied -= countProxies(service.specification);
         this.#total.add(this.#countersOf(service));
         this.#tallies.delete(service);
         this.changed({ kind: 'service-deleted', service: service.key });
@@ -312,6 +317,7 @@ export class Administration implements VirtualServer {
       weight: specification.weight,
       lastWeight,
     }));
+    service.hasFullnat = service.destinations.some(each => each.specification.method === 'fullnat');
     if (service.plan?.kind === 'sequence') service.plan.shared?.load();
     service.plan = SCHEDULERS.get(scheduler)?.compile(servers, schedulerFlags, change, service.plan);
   }
@@ -480,6 +486,10 @@ export class Administration implements VirtualServer {
 
 function countEngines(specification: ServiceSpecification): number {
   return specification.persistenceEngine === '' ? 0 : 1;
+}
+
+function countProxies(specification: ServiceSpecification): number {
+  return specification.synProxy ? 1 : 0;
 }
 
 function isTranslated(destination: Destination): boolean {

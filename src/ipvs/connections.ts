@@ -38,6 +38,7 @@
  * persistence (31 days) and needs a sweep every 12 days.
  */
 import { DESTINATION_BYTES, DestinationField, type DestinationTable, Forwarding } from './destinations.ts';
+import { SECRET_WORDS } from './syn-cookie.ts';
 
 export const CONNECTION_BYTES = 64;
 const WORDS = CONNECTION_BYTES / 4;
@@ -80,6 +81,7 @@ export const ConnectionFlag = {
   noOutput: 0x0080,
   /** Counted as inactive at its destination. */
   inactive: 0x0100,
+  /** The server's sequence numbers are moved: the SYN proxy has made it. */
   outSequence: 0x0200,
   inSequence: 0x0400,
   /** The client's port is not known yet (FTP data). */
@@ -170,11 +172,12 @@ export const EXTENSION_WORDS = 16;
 export const Extension = {
   /** FULLNAT: 4 words, the local address, raw. */
   localAddress: 0,
-  /** Sequence numbers client → server: the offset, and for FTP where it starts and what held before. */
+  /** Sequence numbers client → server: the offset. */
   inOffset: 4,
-  inStart: 5,
-  inBefore: 6,
-  /** The same for server → client. */
+  /** SYN proxy: `forwarding/proxied.ts`. */
+  proxiedTimestamps: 5,
+  proxiedOptions: 6,
+  /** Sequence numbers server → client: the offset, and for FTP where it starts and what held before. */
   outOffset: 7,
   outStart: 8,
   outBefore: 9,
@@ -211,6 +214,7 @@ const Tag = { free: 0, used: 1, busy: 2, mask: 0xff } as const;
  */
 export const TableState = {
   size: 0,
+  cookieSecret: 1,
   region: 16,
   regionWords: 144,
   first: 0,
@@ -240,8 +244,8 @@ export interface ConnectionMemory {
   buckets: ArrayBufferLike;
   replyBuckets: ArrayBufferLike;
   /**
-   * `EXTENSION_WORDS` words for each of the first slots, as many as there is room for: only these can be of FULLNAT and
-   * FTP. Missing: made in this process when they are needed, for all slots.
+   * `EXTENSION_WORDS` words for each of the first slots, as many as there is room for: only these can be of FULLNAT, SYN
+   * proxy and FTP. Missing: made in this process when they are needed, for all slots.
    */
   extensions?: ArrayBufferLike;
   /** `TABLE_STATE_BYTES`; missing: found out from the records. */
@@ -321,6 +325,19 @@ export class ConnectionTable {
   /** Connections and templates in the table. */
   get size(): number {
     return Atomics.load(this.#state, TableState.size);
+  }
+
+  /**
+   * The secret of SYN cookies, eight words. It is kept with the table, so that whoever takes that over accepts the cookies
+   * of its predecessor, too.
+   * @param random draws it where there is none yet
+   */
+  cookieSecret(random: () => number): Int32Array {
+    const secret = this.#state.subarray(TableState.cookieSecret, TableState.cookieSecret + SECRET_WORDS);
+    if (secret.every(word => word === 0)) {
+      for (let word = 0; word < SECRET_WORDS; word++) secret[word] = random();
+    }
+    return secret.slice();
   }
 
   /** No record at or behind this slot was ever in use. */
@@ -763,9 +780,10 @@ export class ConnectionTable {
   }
 }
 
-/** FULLNAT and FTP keep what they know in extensions. */
+/** FULLNAT, SYN proxy and FTP keep what they know in extensions. */
 function needsExtension(key: ConnectionKey, flags: number): boolean {
   if (key.flags & ConnectionFlag.template) return false;
+  if (flags & ConnectionFlag.outSequence) return true;
   if ((flags & ConnectionFlag.forwarding) === Forwarding.fullnat) return true;
   return key.protocol === TCP && key.ports >>> 16 === FTP_PORT_BITS;
 }

@@ -18,6 +18,7 @@ import type { FragmentSizes } from './forwarding/fragmenter.ts';
 import { Fullnat } from './forwarding/fullnat.ts';
 import { forwardGate } from './forwarding/gate.ts';
 import { forwardMasq, returnMasq, translateReply } from './forwarding/masq.ts';
+import { isInHandshake } from './forwarding/proxied.ts';
 import { forwardTunnel } from './forwarding/tunnel.ts';
 import { DELIVER_LOCALLY, type Outcome, Way } from './forwarding/way.ts';
 import { Fragments, Reassembly } from './fragments.ts';
@@ -38,6 +39,7 @@ import type { HostAddresses, Service } from './service-table.ts';
 import { DEFAULT_SETTINGS, parseSetting, type Settings, settingName } from './settings.ts';
 import { SIP_ENGINE, SipTemplates } from './sip.ts';
 import { COUNTER_STRIDE, Counter, ESTIMATION_PERIOD } from './statistics.ts';
+import { isAcknowledgement, isBehindProxy, isPlainSyn, isProxied, SynProxy } from './syn-proxy.ts';
 import { TcpDirection, TcpState } from './tcp-states.ts';
 import { TimeoutTable } from './timeouts.ts';
 
@@ -94,6 +96,8 @@ export class Director {
   readonly fullnat: Fullnat;
   /** What it does about floods: `defence.entriesDropped`. */
   readonly defence: Defence;
+  /** What it did about SYNs: `synProxy.counts`. */
+  readonly synProxy: SynProxy;
   /** FTP control connections: `ftp.expected`, `ftp.rewritten`. */
   readonly ftp: Ftp;
   #marks: MarkRules;
@@ -155,6 +159,7 @@ export class Director {
     this.defence = new Defence(this.#lifecycle, this.settings, random);
     this.#lifecycle.onRelease = (slot, tick) => {
       this.#locals.release(slot, tick);
+      this.synProxy.release(slot);
       this.ftp.release(slot);
       this.#sip.release(slot);
     };
@@ -166,6 +171,18 @@ export class Director {
       this.ftp,
       this.#sip,
     );
+    this.synProxy = new SynProxy({
+      way: this.#way,
+      connections: this.connections,
+      lifecycle: this.#lifecycle,
+      scheduling: this.#scheduling,
+      fullnat: this.fullnat,
+      settings: this.settings,
+      random,
+      send: (slot, packet) => this.#sendOwn(slot, packet),
+      forward: (slot, packet, tick) => this.#forward(slot, packet, tick),
+      countReply: (slot, bytes) => this.#countReply(slot, bytes),
+    });
     this.#fragments = new Fragments(options.fragmentMemory, options.fragmentRoom);
     this.#related = new Related({
       connections: this.connections,
@@ -193,9 +210,14 @@ export class Director {
       scheduling: this.#scheduling,
       ftp: this.ftp,
       defence: this.defence,
+      synProxy: this.synProxy,
       marks: () => this.#marks,
       beginsAnew: (slot, packet) =>
         isFirst(packet) && this.#isReplaceable(slot, this.connections.destination(slot)),
+      beginsProxiedAnew: (slot, packet, interfaceIndex, now) => {
+        if (!this.#beginsProxiedAnew(slot, packet, now)) return 'no';
+        return this.#isAnsweredAnyway(packet, interfaceIndex) ? 'answered' : 'yes';
+      },
       standsBack: () => this.#standsBack(),
       isStrayReply: packet => this.#isStrayReply(packet),
       isBypassed: (service, packet) => this.#isBypassed(service, packet),
@@ -317,6 +339,9 @@ export class Director {
     let slot = isReplyOnly ? -1 : this.connections.find(this.#key, tick);
     if (slot < 0 && this.ftp.waiting > 0 && !isReplyOnly) slot = this.ftp.claim(this.#key, tick);
     if (slot >= 0) {
+      if (isProxied(this.connections.flags(slot))) {
+        return this.#directProxied(slot, packet, interfaceIndex, now, tick);
+      }
       slot = this.#admit(slot, packet, tick);
       if (slot === Gone.dropped) return Verdict.dropped;
       if (slot >= 0) return this.#forward(slot, packet, tick);
@@ -388,11 +413,16 @@ export class Director {
 
   /** Decides whether an existing connection may carry this packet. Returns its slot or one of `Gone`. */
   #admit(slot: number, packet: Packet, tick: number): number {
-    const destination = this.connections.destination(slot);
-    if (isFirst(packet) && this.#isReplaceable(slot, destination)) {
+    if (isFirst(packet) && this.#isReplaceable(slot, this.connections.destination(slot))) {
       this.#lifecycle.expire(slot, tick);
       return Gone.ended;
     }
+    return this.#admitToServer(slot, tick);
+  }
+
+  /** The same as far as the connection's server decides it. */
+  #admitToServer(slot: number, tick: number): number {
+    const destination = this.connections.destination(slot);
     if (destination < 0 || this.destinations.flags(destination) & DestinationFlag.available) return slot;
     if (this.settings.expire_nodest_conn === 0) {
       this.#drop(Drop.serverGone);
@@ -402,11 +432,19 @@ export class Director {
     return Gone.ended;
   }
 
+  /** True if a new connection takes the place of one to this server, as that is to get none any more. */
+  #isQuiesced(destination: number): boolean {
+    return (
+      this.settings.expire_nodest_conn !== 0 &&
+      destination >= 0 &&
+      this.destinations.weight(destination) === 0
+    );
+  }
+
   /** True if a SYN or INIT on this connection begins a new one (is_new_conn_expected). */
   #isReplaceable(slot: number, destination: number): boolean {
     const { settings, connections } = this;
-    if (settings.expire_nodest_conn && destination >= 0 && this.destinations.weight(destination) === 0)
-      return true;
+    if (this.#isQuiesced(destination)) return true;
     const mode = settings.conn_reuse_mode;
     if (mode === 0 || this.#lifecycle.controllerOf(slot) >= 0) return false;
     const state = connections.state(slot);
@@ -419,17 +457,59 @@ export class Director {
     );
   }
 
+  /** A client's packet on a connection that the SYN proxy has made. */
+  #directProxied(slot: number, packet: Packet, interfaceIndex: number, now: number, tick: number): Verdict {
+    if (this.#beginsProxiedAnew(slot, packet, now)) {
+      if (this.#isAnsweredAnyway(packet, interfaceIndex)) this.synProxy.noteSyn(packet, slot);
+      else this.#lifecycle.expire(slot, tick);
+      return this.#schedule(packet, interfaceIndex, now, tick);
+    }
+    const admitted = this.#admitToServer(slot, tick);
+    if (admitted === Gone.dropped) return Verdict.dropped;
+    if (admitted < 0) return this.#schedule(packet, interfaceIndex, now, tick);
+    if (isInHandshake(this.connections, slot))
+      return this.#conclude(this.synProxy.fromClient(packet, slot, tick));
+    return this.#forward(slot, packet, tick);
+  }
+
+  /** Anybody can send a SYN: a connection stays until the cookie in the answer comes back. */
+  #isAnsweredAnyway(packet: Packet, interfaceIndex: number): boolean {
+    if (!isPlainSyn(packet)) return false;
+    const service = this.#find(packet, this.#marks.markOf(packet, interfaceIndex));
+    return service !== undefined && isBehindProxy(service, packet);
+  }
+
+  /** True for a SYN, or the cookie that answers one, on a connection that may give way to a new one. */
+  #beginsProxiedAnew(slot: number, packet: Packet, now: number): boolean {
+    if (isPlainSyn(packet))
+      return this.synProxy.reuses(slot) || this.#isQuiesced(this.connections.destination(slot));
+    return isAcknowledgement(packet) && this.synProxy.isBegunAnew(packet, slot, now);
+  }
+
+  /** Sends a segment of the director's own to a connection's server, in the client's name. */
+  #sendOwn(slot: number, packet: Packet): Outcome {
+    const destination = this.connections.destination(slot);
+    this.#countRequest(destination, packet);
+    const outcome = this.#transmit(slot, packet, destination);
+    this.connections.countPacket(slot);
+    return outcome === DELIVER_LOCALLY ? Drop.noRoute : outcome;
+  }
+
+  /** Counts a packet from client to server. */
+  #countRequest(destination: number, packet: Packet): void {
+    if (destination < 0) return;
+    const { counters } = this.pool;
+    const at = destination * COUNTER_STRIDE;
+    counters[at + Counter.inPackets] = (counters[at + Counter.inPackets] as number) + 1;
+    counters[at + Counter.inBytes] =
+      (counters[at + Counter.inBytes] as number) + (packet.networkEnd - packet.network);
+  }
+
   /** Client to server on an existing connection. */
   #forward(slot: number, packet: Packet, tick: number): Verdict {
     const { connections } = this;
     const destination = connections.destination(slot);
-    if (destination >= 0) {
-      const { counters } = this.pool;
-      const at = destination * COUNTER_STRIDE;
-      counters[at + Counter.inPackets] = (counters[at + Counter.inPackets] as number) + 1;
-      counters[at + Counter.inBytes] =
-        (counters[at + Counter.inBytes] as number) + (packet.networkEnd - packet.network);
-    }
+    this.#countRequest(destination, packet);
     this.#advance(slot, TcpDirection.in, packet, tick);
     if (connections.flags(slot) & ConnectionFlag.helper) this.ftp.fromClient(packet, slot, tick);
     const outcome = this.#transmit(slot, packet, destination);
@@ -442,6 +522,9 @@ export class Director {
   /** Server to client. What cannot be sent on is neither counted nor moves the connection, as if it never came by. */
   #return(slot: number, packet: Packet, tick: number): Verdict {
     const flags = this.connections.flags(slot);
+    if (isProxied(flags) && (packet.tcpFlags & TcpFlag.syn || isInHandshake(this.connections, slot))) {
+      return this.#conclude(this.synProxy.fromServer(packet, slot, tick));
+    }
     let outcome: Outcome = Drop.none;
     if (flags & ConnectionFlag.helper) outcome = this.ftp.fromServer(packet, slot, tick);
     if (outcome === Drop.none) {
@@ -514,26 +597,17 @@ export class Director {
 
   /** A packet of no connection: the first of a new one, or none of ours. */
   #schedule(packet: Packet, interfaceIndex: number, now: number, tick: number): Verdict {
-    if (packet.protocol === Protocol.tcp) {
-      if (packet.tcpFlags & TcpFlag.rst) return Verdict.pass;
-      if ((packet.tcpFlags & TcpFlag.syn) === 0 && this.settings.sloppy_tcp === 0) return Verdict.pass;
-    }
-    if (packet.protocol === Protocol.sctp) {
-      const chunk = sctpChunk(packet);
-      if (chunk === SctpChunk.abort) return Verdict.pass;
-      if (chunk !== SctpChunk.init && this.settings.sloppy_sctp === 0) return Verdict.pass;
-    }
+    const mayBegin = this.#mayBegin(packet);
+    // A SYN proxy wants to see every segment.
+    const mayBeProxied = packet.protocol === Protocol.tcp && this.administration.proxied > 0;
+    if (!mayBegin && !mayBeProxied) return Verdict.pass;
     const mark = this.#marks.markOf(packet, interfaceIndex);
-    const service = this.#index.find(
-      mark,
-      packet.family === 6 ? 6 : 4,
-      packet.protocol,
-      packet.bytes,
-      packet.view,
-      packet.destinationAt,
-      packet.destinationPort,
-    );
+    const service = this.#find(packet, mark);
     if (!service) return Verdict.pass;
+    if (mayBeProxied && isBehindProxy(service, packet)) {
+      return this.#proxy(service, packet, mark, now, tick);
+    }
+    if (!mayBegin) return Verdict.pass;
     if (this.defence.dropsPacket()) return this.#drop(Drop.overload);
     const slot = this.#scheduling.schedule(service, packet, mark, now, tick);
     if (slot >= 0) return this.#forward(slot, packet, tick);
@@ -544,6 +618,43 @@ export class Director {
     if (slot === Refused.engine) return this.#drop(Drop.engine);
     if (this.#isBypassed(service, packet)) return this.#bypass(packet, tick);
     return this.#leave(service, packet);
+  }
+
+  /** True for a packet that can be the first of a connection. */
+  #mayBegin(packet: Packet): boolean {
+    if (packet.protocol === Protocol.tcp) {
+      if (packet.tcpFlags & TcpFlag.rst) return false;
+      return (packet.tcpFlags & TcpFlag.syn) !== 0 || this.settings.sloppy_tcp !== 0;
+    }
+    if (packet.protocol === Protocol.sctp) {
+      const chunk = sctpChunk(packet);
+      if (chunk === SctpChunk.abort) return false;
+      return chunk === SctpChunk.init || this.settings.sloppy_sctp !== 0;
+    }
+    return true;
+  }
+
+  #find(packet: Packet, mark: number): Service | undefined {
+    return this.#index.find(
+      mark,
+      packet.family === 6 ? 6 : 4,
+      packet.protocol,
+      packet.bytes,
+      packet.view,
+      packet.destinationAt,
+      packet.destinationPort,
+    );
+  }
+
+  /** A segment of no connection to a service with a SYN proxy. None of them is the host's, which knows nothing of cookies. */
+  #proxy(service: Service, packet: Packet, mark: number, now: number, tick: number): Verdict {
+    if (isPlainSyn(packet)) {
+      if (service.destinations.length === 0) return this.#leave(service, packet);
+      if (this.defence.dropsPacket()) return this.#drop(Drop.overload);
+      return this.#conclude(this.synProxy.answer(service, packet, now));
+    }
+    if (!isAcknowledgement(packet)) return this.#drop(Drop.synProxyStray);
+    return this.#conclude(this.synProxy.accept(service, packet, mark, now, tick));
   }
 
   /** True for a packet without server that goes on to where it was addressed (`cache_bypass`). */
@@ -564,16 +675,9 @@ export class Director {
   /** A connection for an ICMP error about a reply that belongs to none: a slot, or one of `Refused`. */
   #scheduleRelated(request: Packet, now: number, tick: number): number {
     if (this.settings.schedule_icmp === 0) return Refused.ignored;
-    const service = this.#index.find(
-      0,
-      request.family === 6 ? 6 : 4,
-      request.protocol,
-      request.bytes,
-      request.view,
-      request.destinationAt,
-      request.destinationPort,
-    );
-    if (!service) return Refused.ignored;
+    const service = this.#find(request, 0);
+    // What has brought no cookie back gets no connection.
+    if (!service || isBehindProxy(service, request)) return Refused.ignored;
     if (this.defence.dropsPacket()) return Refused.dropped;
     return this.#scheduling.schedule(service, request, 0, now, tick);
   }
@@ -610,6 +714,7 @@ export class Director {
     this.#lifecycle.sweep(tick, limit);
     this.#applySettings();
     this.defence.run(now);
+    this.synProxy.expire(now, tick);
     this.#locals.sweep(tick);
     this.pool.sweep(now);
     this.#expireFragments(now);

@@ -44,6 +44,14 @@ export const Drop = {
   noLocalAddress: 21,
   /** A server at a loopback address: what comes from a wire cannot be translated to it. */
   loopbackServer: 22,
+  /** SYN proxy: an acknowledgement of no connection, whose cookie is wrong or older than four minutes. */
+  synCookie: 23,
+  /** SYN proxy: another segment than SYN and ACK that belongs to no connection, or one that does not fit its handshake. */
+  synProxyStray: 24,
+  /** SYN proxy: too many acknowledgements while the server has not answered (`synproxy_ack_storm_thresh`). */
+  synProxyStorm: 25,
+  /** SYN proxy: more data than is held until the server answers (`synproxy_ack_skb_store_thresh`). */
+  synProxyFull: 26,
 } as const;
 
 export type Drop = (typeof Drop)[keyof typeof Drop];

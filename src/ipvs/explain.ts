@@ -29,7 +29,9 @@ import {
 } from './destinations.ts';
 import { DROP_NAMES, Drop } from './drops.ts';
 import { EmbeddedPacket } from './embedded-packet.ts';
+import { explainProxied, wayBack } from './explain-proxied.ts';
 import type { SelectionExplanation } from './explanation.ts';
+import { isInHandshake } from './forwarding/proxied.ts';
 import { IPV4_MINIMUM_MTU, tunnelHeaderLength } from './forwarding/tunnel.ts';
 import type { Ftp } from './ftp.ts';
 import type { Lifecycle } from './lifecycle.ts';
@@ -41,6 +43,7 @@ import type { Service } from './service-table.ts';
 import type { Settings } from './settings.ts';
 import { SIP_ENGINE } from './sip.ts';
 import type { ConnectionStatus, ServiceKey } from './specification.ts';
+import { isBehindProxy, isPlainSyn, isProxied, type SynProxy } from './syn-proxy.ts';
 
 /** What decides a packet's way; the text of each is for people too. */
 export type Decision =
@@ -66,6 +69,12 @@ export type Decision =
   | 'no server, goes where it was addressed'
   | 'the connection table is full'
   | 'no local address'
+  | 'answered with a SYN cookie'
+  | 'a SYN cookie, waits for data'
+  | 'no SYN cookie that holds'
+  | 'no segment of a handshake'
+  | 'a handshake that the SYN proxy waits for'
+  | 'a new connection, by its SYN cookie'
   | 'a new connection'
   | 'a new connection, by its template';
 
@@ -110,7 +119,7 @@ export interface ExplainedServer {
 }
 
 export interface Departure {
-  method: 'masq' | 'gate' | 'tunnel' | 'fullnat' | 'bypass' | 'reply';
+  method: 'masq' | 'gate' | 'tunnel' | 'fullnat' | 'bypass' | 'reply' | 'SYN proxy';
   /** `sent`, `sent in fragments`, `to this host`, or the name of a drop. */
   outcome: string;
   interfaceIndex?: number;
@@ -160,9 +169,17 @@ export interface ExplainerOptions {
   scheduling: Scheduling;
   ftp: Ftp;
   defence: Defence;
+  synProxy: SynProxy;
   marks: () => MarkRules;
   /** True if this packet, on this connection, begins a new one. */
   beginsAnew: (slot: number, packet: Packet) => boolean;
+  /** The same on a connection that the SYN proxy made; `answered`: by a SYN that changes nothing yet. */
+  beginsProxiedAnew: (
+    slot: number,
+    packet: Packet,
+    interfaceIndex: number,
+    now: number,
+  ) => 'no' | 'answered' | 'yes';
   standsBack: () => boolean;
   isStrayReply: (packet: Packet) => boolean;
   isBypassed: (service: Service, packet: Packet) => boolean;
@@ -217,8 +234,16 @@ export class Explainer {
       const isHere =
         destination < 0 ||
         (this.#options.lifecycle.pool.table.flags(destination) & DestinationFlag.available) !== 0;
-      if (this.#options.beginsAnew(slot, packet)) explanation.ended = 'a new one begins on it';
-      else if (isHere) {
+      const isProxy = isProxied(connections.flags(slot));
+      const proxied = isProxy ? this.#options.beginsProxiedAnew(slot, packet, interfaceIndex, now) : 'no';
+      if (proxied === 'answered') {
+        return this.#explainNew(packet, interfaceIndex, now, tick, -1, explanation, decide);
+      }
+      if (proxied === 'yes' || (!isProxy && this.#options.beginsAnew(slot, packet)))
+        explanation.ended = 'a new one begins on it';
+      else if (isHere && isProxy && isInHandshake(connections, slot)) {
+        return decide('a handshake that the SYN proxy waits for', { verdict: undefined });
+      } else if (isHere) {
         return decide('a packet of a connection', this.#forwarded(packet, slot, destination));
       } else if (this.#options.settings.expire_nodest_conn === 0) {
         return decide('its server was deleted', dropped(Drop.serverGone));
@@ -229,6 +254,10 @@ export class Explainer {
       slot = connections.findReply(this.#key, tick);
       if (slot >= 0) {
         explanation.connection = this.#connection(slot, tick);
+        const isAnswer =
+          isProxied(connections.flags(slot)) &&
+          (packet.tcpFlags & TcpFlag.syn || isInHandshake(connections, slot));
+        if (isAnswer) return decide('a handshake that the SYN proxy waits for', { verdict: undefined });
         return decide('a reply of a connection', this.#returned(packet, slot));
       }
       const server = this.#dialogueServer(packet);
@@ -294,17 +323,36 @@ export class Explainer {
     decide: (decision: Decision, more?: Partial<PacketExplanation>) => PacketExplanation,
   ): PacketExplanation {
     const { index, defence, scheduling, connections } = this.#options;
-    if (!this.#mayBegin(packet)) return decide('begins no connection');
+    const mayBegin = this.#mayBegin(packet);
+    const mayBeProxied = packet.protocol === Protocol.tcp && this.#options.administration.proxied > 0;
+    if (!mayBegin && !mayBeProxied) return decide('begins no connection');
     const mark = this.#options.marks().markOf(packet, interfaceIndex);
     explanation.mark = mark;
     const family = packet.family === 6 ? 6 : 4;
     const { protocol, bytes, view, destinationAt, destinationPort } = packet;
     const service = index.find(mark, family, protocol, bytes, view, destinationAt, destinationPort);
+    const proxied = mayBeProxied && service !== undefined && isBehindProxy(service, packet);
+    if (!mayBegin && !proxied) return decide('begins no connection');
     if (!service) return decide('no service');
     explanation.service = { key: service.key, matchedBy: matchOf(service, packet) };
-    if (defence.dropRate > 0) {
+    if (proxied && service.destinations.length === 0 && isPlainSyn(packet))
+      return this.#explainNoServer(packet, service, decide, false);
+    if (defence.dropRate > 0 && (!proxied || isPlainSyn(packet))) {
       explanation.sampling = { oneIn: defence.dropRate, dropsThis: defence.wouldDropPacket };
       if (defence.wouldDropPacket) return decide('drop_packet', dropped(Drop.overload));
+    }
+    if (proxied) {
+      const { synProxy, network } = this.#options;
+      const told = explainProxied(synProxy, packet, now, () =>
+        this.#cookieDeparture(packet, wayBack(network, packet)),
+      );
+      if (told) {
+        const { departure, verdict, drop } = told;
+        return decide(told.decision, {
+          ...(drop === Drop.none ? { verdict } : dropped(drop)),
+          ...(departure && { departure }),
+        });
+      }
     }
     const preview = scheduling.preview(service, packet, mark, now, tick);
     if (preview.call) explanation.callId = preview.call;
@@ -324,22 +372,25 @@ export class Explainer {
       case Refused.noLocalAddress:
         return decide('no local address', dropped(Drop.noLocalAddress));
       case Refused.noServer:
-        return this.#explainNoServer(packet, service, decide);
+        return this.#explainNoServer(packet, service, decide, !proxied);
     }
     const free = connections.capacity - connections.size + (this.#isReleased(released) ? 1 : 0);
     if (free < preview.records) return decide('the connection table is full', { verdict: undefined });
+    if (proxied) return decide('a new connection, by its SYN cookie', { verdict: undefined });
     const decision = preview.templateHolds ? 'a new connection, by its template' : 'a new connection';
     if (destination === null) return decide(decision, { verdict: undefined });
     const method = this.#methodOf(destination);
     return decide(decision, this.#departing(packet, method, destination, preview.port, -1));
   }
 
+  /** @param mayBypass false behind a SYN proxy, which has answered the client already */
   #explainNoServer(
     packet: Packet,
     service: Service,
     decide: (decision: Decision, more?: Partial<PacketExplanation>) => PacketExplanation,
+    mayBypass: boolean,
   ): PacketExplanation {
-    if (this.#options.isBypassed(service, packet)) {
+    if (mayBypass && this.#options.isBypassed(service, packet)) {
       const { connections } = this.#options;
       if (connections.size === connections.capacity) {
         return decide('the connection table is full', { verdict: undefined });
@@ -459,6 +510,15 @@ export class Explainer {
     if (lengthOf(packet) + overhead > 65535) return concluded(departure, Drop.tunnelMtu);
     if (packet.start < overhead) return concluded(departure, Drop.noHeadroom);
     return concluded(departure, Drop.none, packet, room);
+  }
+
+  /** How the answer to a SYN leaves. */
+  #cookieDeparture(packet: Packet, hop: NextHop | undefined): Departure | undefined {
+    if (!hop) return undefined;
+    const ttl = { before: ttlOf(packet), after: this.#options.settings.synproxy_synack_ttl };
+    const departure: Departure = { method: 'SYN proxy', outcome: 'sent', mtu: hop.mtu, ttl, changes: [] };
+    describeHop(departure, hop);
+    return departure;
   }
 
   /** How a packet from a server leaves. */

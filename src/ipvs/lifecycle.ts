@@ -309,6 +309,17 @@ export class Lifecycle {
     return direction;
   }
 
+  /** Puts a TCP connection into a state that no segment of its own leads to, and starts its timer. */
+  enter(slot: number, state: number, tick: number): void {
+    const { connections } = this;
+    for (let attempt = 0; attempt < STATE_ATTEMPTS; attempt++) {
+      const before = connections.state(slot);
+      if (before === state) break;
+      if (this.#change(slot, before, state, isTcpStateActive(state), state === TcpState.established)) break;
+    }
+    connections.setExpires(slot, (tick + (this.timeouts.tcp[state] as number)) | 0);
+  }
+
   /** Lets a TCP connection wait for the first segment of either side (ip_vs_tcp_conn_listen). */
   listen(slot: number, tick: number): void {
     this.#change(slot, this.connections.state(slot), TcpState.listen, false, false);

@@ -25,6 +25,7 @@ import { fillIpv4Checksum, IPV4_DONT_FRAGMENT, IPV4_HEADER, Ipv4, Protocol } fro
 import { IPV6_MINIMUM_MTU, Ipv6 } from '../wire/ipv6.ts';
 import { Malformed } from '../wire/malformed.ts';
 import { Packet } from '../wire/packet.ts';
+import { Tcp } from '../wire/tcp.ts';
 import { UDP_HEADER, Udp } from '../wire/udp.ts';
 import {
   CONNECTION_BYTES,
@@ -43,6 +44,7 @@ import {
 import { Drop } from './drops.ts';
 import { EmbeddedPacket } from './embedded-packet.ts';
 import type { Fullnat } from './forwarding/fullnat.ts';
+import { isInHandshake, serverNumber } from './forwarding/proxied.ts';
 import { GRE_CHECKSUM_PRESENT, GRE_HEADER, GUE_HEADER, IPV4_MINIMUM_MTU } from './forwarding/tunnel.ts';
 import { DELIVER_LOCALLY, type Outcome, type Way } from './forwarding/way.ts';
 import { Refused } from './scheduling.ts';
@@ -178,10 +180,20 @@ export class Related {
       replaceAddress(packet, this.#embedded.sourceAt, bytes, server);
       packet.view.setUint16(this.#embedded.transport, this.#connections.destinationPortRaw(slot), true);
     }
+    this.#restoreSequence(slot, packet);
     this.#fillChecksums(packet);
     if (!hop) return DELIVER_LOCALLY;
     way.sendTo(packet, destination, hop);
     return Drop.none;
+  }
+
+  /** A quoted segment gets the number back that its server gave it: the server checks it (RFC 5927 section 4). */
+  #restoreSequence(slot: number, { view, networkEnd }: Packet): void {
+    const connections = this.#connections;
+    const at = this.#embedded.transport + Tcp.sequence;
+    if ((connections.flags(slot) & ConnectionFlag.outSequence) === 0 || at + 4 > networkEnd) return;
+    if (!isInHandshake(connections, slot))
+      view.setInt32(at, serverNumber(connections, slot, view.getInt32(at)));
   }
 
   /** An error about a request that went to a server. */

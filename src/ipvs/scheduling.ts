@@ -103,18 +103,19 @@ export class Scheduling {
   /**
    * Chooses a server for the first packet of a connection and enters the connection.
    * @param mark the packet's firewall mark, 0 for none
+   * @param flags `ConnectionFlag`, that the connection gets
    * @returns the slot, or one of `Refused`
    */
-  schedule(service: Service, packet: Packet, mark: number, now: number, tick: number): number {
+  schedule(service: Service, packet: Packet, mark: number, now: number, tick: number, flags = 0): number {
     // A data connection of active FTP is opened by the server; towards a service it can only be forged.
     if (packet.sourcePort === FTP_DATA_PORT) return Refused.ignored;
     const { specification } = service;
     if (specification.persistenceTimeout > 0)
-      return this.#schedulePersistent(service, packet, mark, now, tick);
+      return this.#schedulePersistent(service, packet, mark, now, tick, flags);
     if (!('mark' in service.key) && packet.destinationPort !== service.key.port) return Refused.noServer;
     const destination = this.#select(service, packet, now);
     if (destination < 0) return Refused.noServer;
-    return this.#create(service, packet, destination, packet.destinationPort, now, tick);
+    return this.#create(service, packet, destination, packet.destinationPort, now, tick, flags);
   }
 
   /** Tells what `schedule` would do, and changes nothing. */
@@ -192,6 +193,7 @@ export class Scheduling {
     port: number,
     now: number,
     tick: number,
+    flags: number,
   ): number {
     const key = this.#key;
     setKey(key, packet);
@@ -206,7 +208,7 @@ export class Scheduling {
     }
     const slot = this.#lifecycle.create(
       key,
-      onePacket ? ConnectionFlag.onePacket : 0,
+      onePacket ? flags | ConnectionFlag.onePacket : flags,
       destination,
       swap(serverPort),
       tick,
@@ -251,7 +253,14 @@ export class Scheduling {
     return own;
   }
 
-  #schedulePersistent(service: Service, packet: Packet, mark: number, now: number, tick: number): number {
+  #schedulePersistent(
+    service: Service,
+    packet: Packet,
+    mark: number,
+    now: number,
+    tick: number,
+    flags: number,
+  ): number {
     const call = this.#callOf(service, packet);
     if (call === undefined) return Refused.engine;
     const template = this.#templateKey;
@@ -267,7 +276,7 @@ export class Scheduling {
       controller = this.#createTemplate(service, template, call, destination, port, tick);
       if (controller < 0) return Refused.dropped;
     }
-    const slot = this.#create(service, packet, destination, packet.destinationPort, now, tick);
+    const slot = this.#create(service, packet, destination, packet.destinationPort, now, tick, flags);
     if (slot < 0) return slot;
     this.#control(service, slot, controller, tick);
     return slot;

@@ -53,7 +53,14 @@ export class ServiceChecks {
         ? parseIpv4Address(mask) !== undefined
         : /^[1-9][0-9]{0,2}$/.test(mask) && Number(mask) <= 128;
     if (!isMask) throw new IpvsError('EINVAL', `"${mask}" is not a netmask of IPv${family}`);
-    const { clientAddress } = service;
+    const { clientAddress, synProxy } = service;
+    if (synProxy && !('mark' in service.key) && service.key.protocol !== 'tcp') {
+      throw new IpvsError(
+        'EINVAL',
+        `there are no SYNs in ${service.key.protocol}: the SYN proxy is for TCP`,
+        OWN,
+      );
+    }
     if (clientAddress === undefined) return;
     if (!CLIENT_ADDRESSES.has(clientAddress)) {
       throw new IpvsError(
@@ -102,11 +109,32 @@ export class ServiceChecks {
         );
       }
     }
+    if (service.specification.synProxy) this.behindSynProxy(destination);
     requireInteger('tunnel port', destination.tunnelPort, 0, 65535, 'EINVAL');
     if (destination.tunnelType === 'gue' && destination.tunnelPort === 0) {
       throw new IpvsError('EINVAL', 'a GUE tunnel needs a port');
     }
     return address;
+  }
+
+  /** Only a server whose answers pass the director can stand behind a SYN proxy: EINVAL for others. */
+  behindSynProxy({ address, port, method }: DestinationSpecification): void {
+    const server = `${address.includes(':') ? `[${address}]` : address}:${port}`;
+    if (method === 'gate' || method === 'tunnel') {
+      throw new IpvsError(
+        'EINVAL',
+        `${server} cannot stand behind a SYN proxy: with ${method === 'gate' ? 'direct routing' : 'a tunnel'} its answers do not pass the director. Use NAT (-m) or FULLNAT (-b), or switch the SYN proxy off (-j disable)`,
+        OWN,
+      );
+    }
+    const bytes = parseAddress(address);
+    if (bytes && this.#host.isLocal(bytes)) {
+      throw new IpvsError(
+        'EINVAL',
+        `${server} cannot stand behind a SYN proxy: it is the director's own address, whose answers do not pass the director`,
+        OWN,
+      );
+    }
   }
 
   /** Addresses a server may have (inet_addr_type, ipv6_addr_type): one's own or unicast, not link-local. */

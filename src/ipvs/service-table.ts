@@ -69,6 +69,8 @@ export class Service {
   localTurn = 0;
   /** Newest first, the order in which the kernel keeps them. */
   readonly destinations: Destination[] = [];
+  /** The director's: one of its destinations is reached by FULLNAT. */
+  hasFullnat = false;
   /** The director's: what the scheduler compiled the destinations to. */
   plan: Plan | undefined = undefined;
 
@@ -224,6 +226,8 @@ export class ServiceTable {
     if (after.onePacket && service.destinations.some(each => each.specification.method === 'fullnat')) {
       throw new IpvsError('EINVAL', ONE_PACKET_FULLNAT, { isOwn: true });
     }
+    if (after.synProxy)
+      for (const each of service.destinations) this.#checks.behindSynProxy(each.specification);
     const before = service.specification;
     const localsBefore = service.localAddresses;
     this.#setLocalAddresses(service, {
@@ -413,7 +417,8 @@ export class ServiceTable {
 
   /** Gives a service a specification and the local addresses in it; those it had keep their objects. */
   #setLocalAddresses(service: Service, specification: ServiceSpecification): void {
-    const { localAddresses: texts = [], ...others } = specification;
+    const { localAddresses: texts = [], synProxy = false, ...rest } = specification;
+    const others = synProxy ? { ...rest, synProxy } : rest;
     const family = service.family;
     const locals = texts.map(text => {
       const local = parseLocalAddress(text);

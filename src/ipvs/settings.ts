@@ -56,6 +56,40 @@ export interface Settings {
   toa_kind: number;
   /** The same for IPv6 clients: 254 with DPVS, 253 with Alibaba. */
   toa_kind_v6: number;
+  /**
+   * Largest segment that the SYN proxy lets clients send, bytes; less where the way to them takes less. It should fit the
+   * ways to the servers, too, whose own sizes clients do not learn. The switches `synproxy_…` have Alibaba LVS's names
+   * and defaults.
+   */
+  synproxy_init_mss: number;
+  /** 1: the SYN proxy grants clients selective acknowledgements. */
+  synproxy_sack: number;
+  /** Window scale that the SYN proxy states to clients that ask for one, and lets servers state theirs; 0: no scaling. */
+  synproxy_wscale: number;
+  /** 1: the SYN proxy grants clients timestamps; not with FULLNAT servers while `fullnat_timestamp_remove_entry` is 1. */
+  synproxy_timestamp: number;
+  /** TTL of the SYN proxy's answers to SYNs. */
+  synproxy_synack_ttl: number;
+  /** 1: the SYN proxy makes a connection with a client's first data, not with its acknowledgement. */
+  synproxy_defer: number;
+  /** 1: clients may begin anew on connections that the SYN proxy made and that are over, by the switches below. */
+  synproxy_conn_reuse: number;
+  /** 1: in the state CLOSE. */
+  synproxy_conn_reuse_close: number;
+  /** 1: in TIME_WAIT. */
+  synproxy_conn_reuse_time_wait: number;
+  /** 1: in FIN_WAIT. */
+  synproxy_conn_reuse_fin_wait: number;
+  /** 1: in CLOSE_WAIT. */
+  synproxy_conn_reuse_close_wait: number;
+  /** 1: in LAST_ACK. */
+  synproxy_conn_reuse_last_ack: number;
+  /** Segments of a client that the SYN proxy holds until the server has answered; its window says how much that is. */
+  synproxy_ack_skb_store_thresh: number;
+  /** From this many acknowledgements without data on while the server has not answered, they are counted as a storm. */
+  synproxy_ack_storm_thresh: number;
+  /** Times that the SYN proxy sends its SYN to a server again, after 1, 3, 7 … seconds, before the client gets a reset. */
+  synproxy_syn_retry: number;
   /** Seconds after which an unused entry of lblc, an unchanged set of lblcr is given up. */
   lblc_expiration: number;
   lblcr_expiration: number;
@@ -87,6 +121,21 @@ export const DEFAULT_SETTINGS: Readonly<Settings> = {
   fullnat_lport_tries: 10_000,
   toa_kind: 254,
   toa_kind_v6: 254,
+  synproxy_init_mss: 1452,
+  synproxy_sack: 1,
+  synproxy_wscale: 0,
+  synproxy_timestamp: 0,
+  synproxy_synack_ttl: 63,
+  synproxy_defer: 0,
+  synproxy_conn_reuse: 1,
+  synproxy_conn_reuse_close: 1,
+  synproxy_conn_reuse_time_wait: 1,
+  synproxy_conn_reuse_fin_wait: 0,
+  synproxy_conn_reuse_close_wait: 0,
+  synproxy_conn_reuse_last_ack: 0,
+  synproxy_ack_skb_store_thresh: 3,
+  synproxy_ack_storm_thresh: 10,
+  synproxy_syn_retry: 3,
   lblc_expiration: 24 * 60 * 60,
   lblcr_expiration: 24 * 60 * 60,
 };
@@ -118,6 +167,21 @@ export const SETTING_RANGES: Readonly<Record<keyof Settings, readonly [least: nu
   fullnat_lport_tries: [1, 65535],
   toa_kind: [9, 254],
   toa_kind_v6: [9, 254],
+  synproxy_init_mss: [64, 65_495],
+  synproxy_sack: [0, 1],
+  synproxy_wscale: [0, 14],
+  synproxy_timestamp: [0, 1],
+  synproxy_synack_ttl: [1, 255],
+  synproxy_defer: [0, 1],
+  synproxy_conn_reuse: [0, 1],
+  synproxy_conn_reuse_close: [0, 1],
+  synproxy_conn_reuse_time_wait: [0, 1],
+  synproxy_conn_reuse_fin_wait: [0, 1],
+  synproxy_conn_reuse_close_wait: [0, 1],
+  synproxy_conn_reuse_last_ack: [0, 1],
+  synproxy_ack_skb_store_thresh: [0, 16],
+  synproxy_ack_storm_thresh: [1, 1_000_000],
+  synproxy_syn_retry: [0, 6],
   lblc_expiration: [0, 2_147_483],
   lblcr_expiration: [0, 2_147_483],
 };

@@ -37,6 +37,11 @@ export interface ServiceSpecification {
   localAddresses?: readonly string[];
   /** How servers behind FULLNAT learn the client's address. Default: `toa` for TCP, and `none` for anything else. */
   clientAddress?: ClientAddress;
+  /**
+   * The SYN proxy: SYNs are answered by the director, and servers see only clients that are there. For TCP, and servers of
+   * NAT and FULLNAT. Default: false.
+   */
+  synProxy?: boolean;
 }
 
 /** TOA is a TCP option, the PROXY protocol a header in front of the client's bytes (TCP only, both). */

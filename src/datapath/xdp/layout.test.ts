@@ -73,6 +73,7 @@ describe('shared layouts', { skip: missing('clang') }, () => {
   });
   compare('table_state', TABLE_STATE_BYTES, {
     size: 0,
+    cookieSecret: TableState.cookieSecret * 4,
     regions: TableState.region * 4,
     locks: TableState.locks * 4,
   });

@@ -246,7 +246,8 @@ export class ProgramConfiguration {
   #isScheduledHere(service: Service): boolean {
     const { key, specification, destinations } = service;
     if ('mark' in key || key.port === 0 || key.port === FTP_PORT || key.protocol === 'sctp') return false;
-    if (specification.persistenceEngine !== '') return false;
+    // With a SYN proxy nothing is begun by a SYN.
+    if (specification.persistenceEngine !== '' || specification.synProxy) return false;
     // A persistent datagram of one packet needs its template's counts at once.
     if (specification.onePacket && specification.persistenceTimeout > 0) return false;
     const { pool } = this.#director;

@@ -52,6 +52,7 @@ import type { Service } from '../service-table.ts';
 import type { Settings } from '../settings.ts';
 import { type SipHashKey, sipHash13 } from '../siphash.ts';
 import type { ClientAddress } from '../specification.ts';
+import { offsetReply, offsetRequest } from './proxied.ts';
 import { writeProxyHeader } from './proxy-header.ts';
 import {
   applyToTcp,
@@ -276,9 +277,12 @@ export class Fullnat {
 
   #rewriteRequest(packet: Packet, slot: number, destination: number, hop: NextHop): void {
     const { view, transport, tcpFlags } = packet;
-    const { extension } = this.#connections;
+    const connections = this.#connections;
+    const { extension } = connections;
     const at = slot * EXTENSION_WORDS;
     const flags = extension[at + Extension.flags] as number;
+    // What follows goes by the server's own numbers.
+    if (connections.flags(slot) & ConnectionFlag.outSequence) offsetRequest(packet, connections, slot);
     let difference = 0;
     if (view.getUint8(transport + Tcp.dataOffset) >>> 4 > NO_OPTIONS >>> 4) {
       difference += this.#eraseForged(view, transport);
@@ -453,11 +457,13 @@ export class Fullnat {
 
   #rewriteTcpReply(packet: Packet, slot: number): void {
     const { view, transport, tcpFlags } = packet;
+    const connections = this.#connections;
+    if (connections.flags(slot) & ConnectionFlag.outSequence) offsetReply(packet, connections, slot);
     if ((tcpFlags & TcpFlag.ack) === 0) return;
     const field = transport + Tcp.acknowledgement;
     const acknowledgement = view.getInt32(field);
     let difference = 0;
-    if (tcpFlags & TcpFlag.syn) difference += this.#takeServerSyn(view, transport, slot, acknowledgement);
+    if (tcpFlags & TcpFlag.syn) difference += this.#readServerSyn(view, transport, slot, acknowledgement);
     else this.#takeAcknowledgement(slot, acknowledgement);
     difference += setNumber(view, field, this.sequenceToClient(slot, acknowledgement));
     const hasOptions = view.getUint8(transport + Tcp.dataOffset) >>> 4 > NO_OPTIONS >>> 4;
@@ -467,8 +473,13 @@ export class Fullnat {
     applyToTcp(view, transport, difference);
   }
 
+  /** Takes a server's SYN that is not sent on: the SYN proxy has answered the client in its place. */
+  takeServerSyn({ view, transport }: Packet, slot: number): void {
+    this.#readServerSyn(view, transport, slot, view.getInt32(transport + Tcp.acknowledgement));
+  }
+
   /** The server's SYN says which sequence number of the client's it has accepted, and where its own begin. */
-  #takeServerSyn(view: DataView, transport: number, slot: number, acknowledgement: number): number {
+  #readServerSyn(view: DataView, transport: number, slot: number, acknowledgement: number): number {
     const { extension } = this.#connections;
     const at = slot * EXTENSION_WORDS;
     const flags = extension[at + Extension.flags] as number;

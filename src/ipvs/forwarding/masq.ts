@@ -1,9 +1,10 @@
 /** NAT: the client's packets get the server's address and port, the server's replies the VIP's (ip_vs_nat_xmit). */
 import { IcmpType, Icmpv6Type, Unreachable6Code, UnreachableCode } from '../../wire/icmp.ts';
 import type { Packet } from '../../wire/packet.ts';
-import { CONNECTION_BYTES, ConnectionField, type ConnectionTable } from '../connections.ts';
+import { CONNECTION_BYTES, ConnectionField, ConnectionFlag, type ConnectionTable } from '../connections.ts';
 import { DESTINATION_BYTES, DestinationField } from '../destinations.ts';
 import { Drop } from '../drops.ts';
+import { offsetReply, offsetRequest } from './proxied.ts';
 import { End, translate } from './translation.ts';
 import { DELIVER_LOCALLY, type Outcome, type Way } from './way.ts';
 
@@ -27,6 +28,7 @@ export function forwardMasq(
   }
   if (!way.passTtl(packet)) return Drop.ttlExpired;
   if (!way.passSize(packet, way.mtu)) return Drop.tooBig;
+  if (connections.flags(slot) & ConnectionFlag.outSequence) offsetRequest(packet, connections, slot);
   translate(packet, End.destination, words, address, port);
   way.sendTo(packet, destination, hop);
   return Drop.none;
@@ -41,6 +43,7 @@ function isLoopback(family: number, words: Int32Array, at: number): boolean {
 
 /** Puts the VIP in the place of the server that a reply of this connection comes from. */
 export function translateReply(packet: Packet, connections: ConnectionTable, slot: number): void {
+  if (connections.flags(slot) & ConnectionFlag.outSequence) offsetReply(packet, connections, slot);
   const virtual = (slot * CONNECTION_BYTES + ConnectionField.virtual) >>> 2;
   translate(packet, End.source, connections.words, virtual, connections.ports(slot) >>> 16);
 }

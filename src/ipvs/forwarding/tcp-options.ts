@@ -19,6 +19,7 @@ import { TCP_HEADER, Tcp, TcpOption, tcpHeaderLength } from '../../wire/tcp.ts';
 /** Most bytes of options that a header holds. */
 export const TCP_OPTIONS_LIMIT = 40;
 const SACK_BLOCK = 8;
+const TIMESTAMPS_LENGTH = 10;
 
 /**
  * Overwrites options with NOPs.
@@ -89,6 +90,20 @@ export function translateSack(
     }
   }
   return difference;
+}
+
+/** Where the two numbers of the timestamps option stand in it (RFC 7323 3.2). */
+export const Timestamp = { value: 2, echoReply: 6 } as const;
+
+/**
+ * Adds to one number of the timestamps option, if there is one.
+ * @param which `Timestamp`
+ */
+export function moveTimestamp(view: DataView, at: number, which: number, by: number): number {
+  const option = findOption(view, at, TcpOption.timestamps);
+  if (option < 0 || view.getUint8(option + 1) !== TIMESTAMPS_LENGTH) return 0;
+  const field = option + which;
+  return aligned(setNumber(view, field, view.getInt32(field) + by), field - at);
 }
 
 function findOption(view: DataView, at: number, kind: number): number {
