@@ -46,12 +46,14 @@ function propertiesText({
   scheduler,
   persistenceTimeout,
   onePacket,
+  synProxy,
   localAddresses = [],
 }: NonNullable<ServicePlan['specification']>): string[] {
   return [
     ...(schedulerFlags ? [`(${schedulerFlagNames(scheduler, schedulerFlags)})`] : []),
     ...(persistenceTimeout ? [`persistent ${persistenceTimeout}`] : []),
     ...(onePacket ? ['ops'] : []),
+    ...(synProxy ? ['synproxy'] : []),
     ...(localAddresses.length > 0 ? [`local addresses ${localAddresses.join(' ')}`] : []),
   ];
 }
@@ -89,6 +91,7 @@ const PROPERTY_NAMES: Readonly<Record<string, string>> = {
   onePacket: 'one-packet',
   localAddresses: 'local addresses',
   clientAddress: 'client address',
+  synProxy: 'SYN proxy',
   upperThreshold: 'upper threshold',
   lowerThreshold: 'lower threshold',
   tunnelType: 'tunnel',

@@ -49,7 +49,13 @@ function setService(director: Director, before: string | null, after: string): v
     const { destinations: _, ...known }: DesiredService = JSON.parse(before);
     // An edited service keeps its local addresses unless it is told otherwise.
     if (JSON.stringify(known) !== JSON.stringify(service)) {
-      server.editService({ ...service, localAddresses: service.localAddresses ?? [] });
+      const edited = { ...service, localAddresses: service.localAddresses ?? [] };
+      // A SYN proxy is switched on when its servers are what it needs.
+      const switchedOn = edited.synProxy === true && !known.synProxy;
+      server.editService(switchedOn ? { ...edited, synProxy: false } : edited);
+      server.replaceDestinations(service.key, destinations.toReversed());
+      if (switchedOn) server.editService(edited);
+      return;
     }
   }
   server.replaceDestinations(service.key, destinations.toReversed());

@@ -56,7 +56,7 @@ export function captureSections(director: Director): Omit<DesiredState, 'version
 
 /** Its properties always stand in the same order, so that the same service gives the same JSON. */
 export function captureService({ specification, destinations }: Service): DesiredService {
-  const { localAddresses = [], clientAddress, key } = specification;
+  const { localAddresses = [], clientAddress, synProxy, key } = specification;
   return {
     key: 'mark' in key ? { mark: key.mark, family: key.family } : { ...addressKey(key) },
     scheduler: specification.scheduler,
@@ -67,6 +67,7 @@ export function captureService({ specification, destinations }: Service): Desire
     onePacket: specification.onePacket,
     ...(localAddresses.length > 0 && { localAddresses }),
     ...(clientAddress !== undefined && { clientAddress }),
+    ...(synProxy && { synProxy }),
     destinations: destinations.map(each => captureDestination(each.specification)).reverse(),
   };
 }

@@ -7,6 +7,7 @@ import { DROP_NAMES, Drop } from '../ipvs/drops.ts';
 import { FULLNAT_COUNT_NAMES } from '../ipvs/forwarding/fullnat.ts';
 import { PROTOCOL_NUMBERS } from '../ipvs/service-index.ts';
 import { type DestinationStatus, type Statistics, serviceKeyText } from '../ipvs/specification.ts';
+import { SYN_PROXY_COUNT_NAMES } from '../ipvs/syn-proxy.ts';
 import { guardMetrics } from './guard-metrics.ts';
 import { labelText, type Metric, type MetricType, type Sample } from './open-metrics.ts';
 import { directorOf, type RouteEnvironment, serverOf } from './routes/route.ts';
@@ -211,6 +212,21 @@ function directorMetrics(
         value: director.fullnat.counts[index] as number,
       })),
     },
+    {
+      name: 'dirigo_synproxy_events',
+      type: 'counter',
+      help: 'What the SYN proxy did.',
+      samples: SYN_PROXY_COUNT_NAMES.map((event, index) => ({
+        labels: labelText({ event }),
+        value: director.synProxy.counts[index] as number,
+      })),
+    },
+    single(
+      'dirigo_synproxy_pending',
+      'gauge',
+      'Connections of the SYN proxy whose server has not answered yet.',
+      director.synProxy.pending,
+    ),
     single(
       'dirigo_defence_entries_dropped',
       'counter',

@@ -48,6 +48,10 @@ const SERVICE = {
   clientAddress: word(['none', 'toa', 'proxy-v1', 'proxy-v2'], {
     description: 'How servers behind FULLNAT learn the client’s address.',
   }),
+  synProxy: boolean({
+    description:
+      'SYNs are answered by the director, and servers of NAT and FULLNAT see only clients that are there (TCP).',
+  }),
 };
 
 const DESTINATION = {
@@ -95,6 +99,7 @@ const SERVICE_PROPERTIES = {
   onePacket: optional({ ...SERVICE.onePacket, default: false }),
   localAddresses: optional(SERVICE.localAddresses),
   clientAddress: optional(SERVICE.clientAddress),
+  synProxy: optional(SERVICE.synProxy),
 };
 
 export const SERVICE_CHANGE = object(SERVICE_PROPERTIES, { title: 'ServiceProperties' });
@@ -147,6 +152,7 @@ export const SERVICE_STATUS = object(
     schedulerFlags: wholeNumber(0, 0x38),
     localAddresses: optional(SERVICE.localAddresses),
     clientAddress: optional(SERVICE.clientAddress),
+    synProxy: optional(SERVICE.synProxy),
     statistics: STATISTICS,
     destinations: list(DESTINATION_STATUS, { description: 'Newest first.' }),
     localAddressUse: optional(

@@ -133,6 +133,7 @@ const SERVICE_FIELDS = [
   'onePacket',
   'localAddresses',
   'clientAddress',
+  'synProxy',
   'destinations',
 ];
 
@@ -166,6 +167,7 @@ export function parseService(at: string, value: unknown): DesiredService {
       'proxy-v2',
     ]);
   }
+  if (given.synProxy !== undefined) service.synProxy = asBoolean(`${at}.synProxy`, given.synProxy);
   const destinations = asArray(`${at}.destinations`, given.destinations).map((each, index) =>
     parseDestination(`${at}.destinations[${index}]`, each, key),
   );

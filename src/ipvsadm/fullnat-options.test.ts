@@ -131,16 +131,45 @@ test('letters that clash are told apart by the command', () => {
   }
 });
 
-test('the SYN proxy is refused, not ignored', () => {
+test('the SYN proxy is listed as DPVS lists it, saved, kept by an edit, and switched off', () => {
   const { run } = bench();
-  assert.deepEqual(run('-A -t 10.0.0.3:80 -j enable'), {
-    status: 2,
-    stdout: '',
-    stderr: 'this version has no SYN proxy: leave -j out, or disable it\n',
-  });
   assert.equal(run('-A -t 10.0.0.3:80 -j maybe').stderr, 'synproxy switch must be enable or disable\n\n');
-  succeeds(run('-A -t 10.0.0.3:80 -j disable'));
-  succeeds(run('-E -t 10.0.0.3:80 --synproxy disable'));
+  succeeds(run('-A -t 10.0.0.3:80 -s rr -p 60 -j enable'));
+  assert.match(run('-L -n').stdout, /^TCP {2}10\.0\.0\.3:80 rr persistent 60 synproxy$/m);
+  assert.equal(run('-S -n').stdout, '-A -t 10.0.0.3:80 -s rr -p 60 -j enable\n');
+  succeeds(run('-E -t 10.0.0.3:80 -s wrr'));
+  assert.equal(run('-S -n').stdout, '-A -t 10.0.0.3:80 -s wrr -j enable\n');
+  succeeds(run('-E -t 10.0.0.3:80 -s wrr --synproxy disable'));
+  assert.equal(run('-S -n').stdout, '-A -t 10.0.0.3:80 -s wrr\n');
+  succeeds(run('-A -f 1 -s rr -j enable'));
+  assert.match(run('-L -n').stdout, /^FWM {2}1 rr synproxy$/m);
+});
+
+test('the SYN proxy is refused where it cannot work, with a reason', () => {
+  const { run } = bench();
+  const refused = (line: string, reason: RegExp): void => {
+    const { status, stderr } = run(line);
+    assert.equal(status, 255, line);
+    assert.match(stderr, reason);
+  };
+  refused('-A -u 10.0.0.3:53 -j enable', /^there are no SYNs in udp: the SYN proxy is for TCP\n$/);
+  succeeds(run('-A -t 10.0.0.3:80 -s rr -j enable'));
+  refused(
+    '-a -t 10.0.0.3:80 -r 10.0.0.7 -g',
+    /10\.0\.0\.7:80 cannot stand behind a SYN proxy: with direct routing/,
+  );
+  refused('-a -t 10.0.0.3:80 -r 10.0.0.7 -i', /with a tunnel its answers do not pass the director/);
+  refused('-a -t 10.0.0.3:80 -r 10.0.0.1 -m', /it is the director's own address/);
+  succeeds(run('-a -t 10.0.0.3:80 -r 10.0.0.7:8080 -m'));
+  succeeds(run('-a -t 10.0.0.3:80 -r 10.0.0.8:8080 -b'));
+  refused('-e -t 10.0.0.3:80 -r 10.0.0.7:80 -g', /cannot stand behind a SYN proxy/);
+  succeeds(run('-A -t 10.0.0.4:80 -s rr'));
+  succeeds(run('-a -t 10.0.0.4:80 -r 10.0.0.7 -g'));
+  refused(
+    '-E -t 10.0.0.4:80 -s rr -j enable',
+    /Use NAT \(-m\) or FULLNAT \(-b\), or switch the SYN proxy off/,
+  );
+  assert.match(run('-L -n').stdout, /^TCP {2}10\.0\.0\.4:80 rr$/m);
 });
 
 test('how servers learn the client', () => {

@@ -99,7 +99,7 @@ export const OPTION_DESCRIPTIONS: Readonly<
     value: 'interface',
   },
   synproxy: {
-    text: 'With `-A` and `-E`: whether the director answers SYNs itself. This version cannot: enable is refused.',
+    text: 'With `-A` and `-E`: whether the director answers SYNs itself, by cookies, so that floods of them reach neither its table nor the servers. For TCP, and servers of NAT (`-m`) and FULLNAT (`-b`).',
     value: 'enable|disable',
   },
   'client-address': {

@@ -139,6 +139,7 @@ class CommandLine {
   #ttl = 1;
   #localAddress = '';
   #clientAddress: ClientAddress | undefined;
+  #synProxy: boolean | undefined;
   #timeouts: Timeouts = { tcp: 0, tcpFin: 0, udp: 0 };
 
   constructor(words: readonly string[], names: NameService) {
@@ -266,7 +267,7 @@ class CommandLine {
         if (argument !== 'enable' && argument !== 'disable') {
           fail('synproxy switch must be enable or disable\n');
         }
-        if (argument === 'enable') fail('this version has no SYN proxy: leave -j out, or disable it');
+        this.#synProxy = argument === 'enable';
         return;
       case 'client-address':
         this.#give(tag);
@@ -467,6 +468,7 @@ class CommandLine {
       persistenceEngine: this.#engine,
       onePacket,
       ...(this.#clientAddress !== undefined && { clientAddress: this.#clientAddress }),
+      ...(this.#synProxy !== undefined && { synProxy: this.#synProxy }),
     };
   }
 

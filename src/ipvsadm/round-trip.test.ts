@@ -81,9 +81,10 @@ function service(of: ServiceKey): fc.Arbitrary<ServiceSpecification> {
       onePacket: isUdp ? fc.boolean() : fc.constant(false),
       localAddresses: fc.uniqueArray(isIpv6(of) ? ipv6 : ipv4, { maxLength: 2 }),
       onInterface: fc.boolean(),
+      synProxy: fc.boolean(),
       clientAddress: fc.constantFrom(undefined, 'none' as const, 'proxy-v2' as const),
     })
-    .map(({ localAddresses, onInterface, clientAddress, ...drawn }) => ({
+    .map(({ localAddresses, onInterface, clientAddress, synProxy, ...drawn }) => ({
       ...drawn,
       key: of,
       persistenceNetmask: drawn.persistenceTimeout === 0 ? wholeMask : drawn.persistenceNetmask,
@@ -91,6 +92,7 @@ function service(of: ServiceKey): fc.Arbitrary<ServiceSpecification> {
         localAddresses: localAddresses.map(address => (onInterface ? `${address}%eth0` : address)),
       }),
       ...(clientAddress && isTcp && { clientAddress }),
+      ...(synProxy && (isTcp || 'mark' in of) && { synProxy }),
     }));
 }
 
@@ -127,6 +129,7 @@ test('save and restore', () => {
         first.addService(each.service);
         for (const own of each.servers) {
           if (each.service.onePacket && own.method === 'fullnat') continue;
+          if (each.service.synProxy && (own.method === 'gate' || own.method === 'tunnel')) continue;
           first.addDestination(each.service.key, own);
         }
       }

@@ -197,8 +197,9 @@ function perform(command: Command, target: VirtualServer, names: NameService): s
 
 /** An edit replaces what upstream's ipvsadm knows, and keeps of the rest what it does not name. */
 function withKept(service: ServiceSpecification, target: VirtualServer): ServiceSpecification {
-  const { clientAddress } = target.service(service.key) ?? {};
+  const { clientAddress, synProxy } = target.service(service.key) ?? {};
   return {
+    ...(synProxy && { synProxy }),
     ...(clientAddress !== undefined && { clientAddress }),
     ...service,
   };

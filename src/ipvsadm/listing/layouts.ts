@@ -42,7 +42,7 @@ function withProperties(name: string, service: ServiceStatus): string {
   return `${name} ${service.scheduler}${propertiesText(service)}`;
 }
 
-/** Flags, persistence and one-packet scheduling. */
+/** Flags, persistence, one-packet scheduling and, where DPVS has it, the SYN proxy. */
 function propertiesText(service: ServiceSpecification): string {
   let text = '';
   if (service.schedulerFlags !== 0) {
@@ -53,7 +53,8 @@ function propertiesText(service: ServiceSpecification): string {
     if (!isWholeMask(service.persistenceNetmask)) text += ` mask ${service.persistenceNetmask}`;
     if (service.persistenceEngine !== '') text += ` pe ${service.persistenceEngine}`;
   }
-  return service.onePacket ? `${text} ops` : text;
+  if (service.onePacket) text += ' ops';
+  return service.synProxy ? `${text} synproxy` : text;
 }
 
 /** True for the mask that tells every single address apart, which goes without saying. */

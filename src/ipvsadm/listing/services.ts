@@ -90,6 +90,7 @@ function serviceRules(service: ServiceStatus, format: ListFormat, names: NameSer
     text += ` -b ${schedulerFlagNames(service.scheduler, service.schedulerFlags)}`;
   }
   if (service.clientAddress !== undefined) text += ` --client-address ${service.clientAddress}`;
+  if (service.synProxy) text += ' -j enable';
   text += `\n${localAddressRules(service, name)}`;
   for (const server of orderedServers(service, format)) {
     const endpoint = endpointText(server.address, server.port, protocolOf(service), format.numeric, names);
