@@ -29,14 +29,15 @@ export function addXdpOptions(command: Command): Command {
       ).argParser(numberBetween(64, MAXIMUM_CAPACITY)),
     )
     .addOption(
-      new Option('--services <number>', 'xdp: most services (default: 4096)').argParser(
+      new Option('--services <number>', 'xdp: most services (default: 16384)').argParser(
         numberBetween(1, 65536),
       ),
     )
     .addOption(
-      new Option('--servers <number>', 'xdp: most real servers of all services (default: 4096)').argParser(
-        numberBetween(1, 262144),
-      ),
+      new Option(
+        '--servers <number>',
+        'xdp: most real servers of all services; each takes some 200 bytes and 40 for each CPU (default: 131072)',
+      ).argParser(numberBetween(1, 262144)),
     )
     .addOption(
       new Option(

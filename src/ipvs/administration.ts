@@ -64,6 +64,8 @@ export class Administration implements VirtualServer {
   readonly #lifecycle: Lifecycle;
   /** Most services; the data path may have room for so many only. */
   serviceCapacity = Number.POSITIVE_INFINITY;
+  /** What whoever needs room for more can do, to follow what is wrong; empty: the kernel's words are enough. */
+  advice = '';
   readonly #pool: ServerPool;
   readonly #index: ServiceIndex;
   readonly #settings: Settings;
@@ -196,7 +198,13 @@ export class Administration implements VirtualServer {
     return {
       serviceAdded: service => {
         if (this.#table.size > this.serviceCapacity) {
-          throw new IpvsError('ENOMEM', `no room for more than ${this.serviceCapacity} services`);
+          throw new IpvsError(
+            'ENOMEM',
+            `no room for more than ${this.serviceCapacity} services${this.advice}`,
+            {
+              isOwn: this.advice !== '',
+            },
+          );
         }
         this.#index.add(service);
         this.engines += countEngines(service.specification);

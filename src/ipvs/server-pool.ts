@@ -57,6 +57,8 @@ export class ServerPool {
   readonly pathMtus: PathMtus;
   /** The destination of an index; for one in the trash, what it was. */
   readonly owners: (Destination | undefined)[] = [];
+  /** What whoever needs room for more servers can do, to follow what is wrong; empty: the kernel's words are enough. */
+  advice = '';
   /** Told of each destination whose record, owner or way is written or given up, for who keeps what depends on it. */
   onChange: (index: number) => void = () => {};
   readonly #tallies: (Tally | undefined)[] = [];
@@ -87,7 +89,13 @@ export class ServerPool {
     } else {
       destination.index = this.table.allocate();
       if (destination.index < 0) {
-        throw new IpvsError('ENOMEM', `no room for more than ${this.table.capacity} destinations`);
+        throw new IpvsError(
+          'ENOMEM',
+          `no room for more than ${this.table.capacity} real servers${this.advice}`,
+          {
+            isOwn: this.advice !== '',
+          },
+        );
       }
       this.#tallies[destination.index] = undefined;
       this.counters.fill(0, destination.index * COUNTER_STRIDE, (destination.index + 1) * COUNTER_STRIDE);

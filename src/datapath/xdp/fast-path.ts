@@ -250,7 +250,11 @@ export class FastPath {
       this.capacity = elements('connections') ?? options.capacity ?? 65536;
       this.destinationCapacity = elements('destinations') ?? options.destinationCapacity ?? 1024;
       this.serviceCapacity = existing.get('cursors')?.maxEntries ?? options.serviceCapacity ?? 1024;
-      const sizes = { connections: this.capacity, destinations: this.destinationCapacity };
+      const sizes = {
+        connections: this.capacity,
+        destinations: this.destinationCapacity,
+        services: this.serviceCapacity,
+      };
       this.#tables = makeTables(sizes, existing);
       this.#load(existing);
       this.#maps = Object.fromEntries(

@@ -62,6 +62,9 @@ export class Plans {
   #retired: (Run & { until: number })[] = [];
   readonly #freeCursors: number[] = [];
   #nextCursor = 0;
+  /** Services whose plans found no room. */
+  readonly #withoutRoom = new Set<string>();
+  #nextMerge = 0;
 
   /**
    * @param memory the map `plans`
@@ -95,8 +98,10 @@ export class Plans {
     if (at < 0 || cursor < 0) {
       if (at >= 0) this.#retire({ at, blocks });
       this.forget(name);
+      this.#withoutRoom.add(name);
       return undefined;
     }
+    this.#withoutRoom.delete(name);
     this.#words.set(words, at * BLOCK_WORDS);
     const withPort = plan.kind === 'hash' && plan.withPort;
     const written = { kind, at: at * BLOCK_WORDS, length: words.length, cursor, withPort };
@@ -111,6 +116,7 @@ export class Plans {
 
   /** Gives up the plan of a service that is gone, or that the director alone schedules. */
   forget(name: string): void {
+    this.#withoutRoom.delete(name);
     const known = this.#places.get(name);
     if (!known) return;
     this.#places.delete(name);
@@ -122,9 +128,9 @@ export class Plans {
     this.#retire({ at: known.written.at / BLOCK_WORDS, blocks: known.blocks });
   }
 
-  /** Names of the services that have a plan here. */
-  names(): string[] {
-    return [...this.#places.keys()];
+  /** How many services have no plan here only because there is no room. */
+  get withoutRoom(): number {
+    return this.#withoutRoom.size;
   }
 
   #weightsOf(plan: Plan): string {
@@ -170,19 +176,29 @@ export class Plans {
 
   /** First block of so many in a row, -1 if there are none. */
   #allocate(blocks: number): number {
-    const now = performance.now();
-    const ripe = this.#retired.filter(({ until }) => until <= now);
-    if (ripe.length > 0) {
-      this.#retired = this.#retired.filter(({ until }) => until > now);
-      this.#free = merge([...this.#free, ...ripe]);
+    if (performance.now() >= this.#nextMerge) this.#reclaim();
+    const fits = (each: Run): boolean => each.blocks >= blocks;
+    let run = this.#free.find(fits);
+    if (!run) {
+      this.#reclaim();
+      run = this.#free.find(fits);
     }
-    const run = this.#free.find(each => each.blocks >= blocks);
     if (!run) return -1;
     const { at } = run;
     run.at += blocks;
     run.blocks -= blocks;
     if (run.blocks === 0) this.#free.splice(this.#free.indexOf(run), 1);
     return at;
+  }
+
+  /** Frees the places that no CPU reads any more; not at each edit, of which there may be thousands in a second. */
+  #reclaim(): void {
+    const now = performance.now();
+    this.#nextMerge = now + GRACE;
+    const isRipe = ({ until }: { until: number }): boolean => until <= now;
+    if (!this.#retired.some(isRipe)) return;
+    this.#free = merge([...this.#free, ...this.#retired.filter(isRipe)]);
+    this.#retired = this.#retired.filter(each => !isRipe(each));
   }
 
   #retire(run: Run): void {

@@ -90,6 +90,11 @@ export class ProgramConfiguration {
     pool.onChange = index => this.#changedServers.add(index);
   }
 
+  /** Services that the program could schedule, if it had room for their plans. */
+  get withoutRoom(): number {
+    return this.#plans.withoutRoom;
+  }
+
   /** `serviceKeyText` of the service that a destination's record was written for, by a predecessor perhaps. */
   ownerName(index: number): string {
     return this.#servers.ownerName(index);

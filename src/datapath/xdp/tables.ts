@@ -10,8 +10,9 @@ import { PLAN_BLOCK_BYTES, SizeField, TUNNEL_BYTES } from './control.ts';
 
 /** Part of the slots that FULLNAT and FTP can use. */
 const EXTENDED_SHARE = 0.5;
-/** Blocks of 64 bytes for selection plans. */
+/** Blocks of 64 bytes for selection plans: a sequence of 64 places, or a part of a table of hashes, for each service. */
 const PLAN_BLOCKS = 32768;
+const PLAN_BLOCKS_OF_SERVICE = 4;
 
 /** Bytes of an element. */
 const ELEMENT_BYTES = {
@@ -32,6 +33,8 @@ export interface TableSizes {
   connections: number;
   /** Most destinations. */
   destinations: number;
+  /** Most services. */
+  services: number;
 }
 
 /** How many elements a table that is there already has. */
@@ -44,7 +47,7 @@ export function elementsOf(name: TableName, map: BpfMap): number {
  * @throws Error that says what to do if there is not that much memory
  */
 export function makeTables(
-  { connections, destinations }: TableSizes,
+  { connections, destinations, services }: TableSizes,
   existing: ReadonlyMap<string, BpfMap>,
 ): Map<string, BpfMap> {
   const counts: Record<TableName, number> = {
@@ -54,7 +57,7 @@ export function makeTables(
     extensions: Math.ceil(connections * EXTENDED_SHARE),
     destinations,
     tunnels: destinations,
-    plans: PLAN_BLOCKS,
+    plans: Math.max(PLAN_BLOCKS, PLAN_BLOCKS_OF_SERVICE * services),
   };
   const tables = new Map<string, BpfMap>();
   try {

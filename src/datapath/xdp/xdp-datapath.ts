@@ -40,8 +40,8 @@ const HOST_LIMIT = 5000;
 /** Bytes of a frame that can be given to the host: a page less XDP's headroom and its bookkeeping. */
 const LONGEST_FRAME = 4096 - 256 - 320;
 const CAPACITY = 1 << 18;
-const DESTINATION_CAPACITY = 4096;
-const SERVICE_CAPACITY = 4096;
+const DESTINATION_CAPACITY = 1 << 17;
+const SERVICE_CAPACITY = 1 << 14;
 
 export interface XdpDatapathOptions extends FastPathOptions {
   /** Interfaces that clients' packets come in by, one or more. */
@@ -119,7 +119,10 @@ export class XdpDatapath implements Datapath {
       }),
       random: () => randomBytes(4).readUInt32LE(),
     });
-    this.director.administration.serviceCapacity = fastPath.serviceCapacity;
+    const { administration, pool } = this.director;
+    administration.serviceCapacity = fastPath.serviceCapacity;
+    administration.advice = roomAdvice('--services');
+    pool.advice = roomAdvice('--servers');
     this.#configuration = new ProgramConfiguration(fastPath, this.director, this.network);
     if (fastPath.adopted) this.#adopt();
     this.director.administration.observe(change => {
@@ -378,6 +381,12 @@ export class XdpDatapath implements Datapath {
         `the tables of the daemon before hold ${this.fastPath.capacity} connections, not ${capacity}: \`dirigo down\` removes them`,
       );
     }
+    const { withoutRoom } = this.#configuration;
+    if (withoutRoom > 0) {
+      warnings.push(
+        `the program has no room for how ${withoutRoom} services choose servers: their new connections go through the daemon${roomAdvice('--services')}`,
+      );
+    }
     if (this.#syncError)
       warnings.push(`the program does not have the latest configuration: ${this.#syncError}`);
     if (this.director.administration.services().some(({ key }) => 'mark' in key)) {
@@ -405,6 +414,11 @@ export class XdpDatapath implements Datapath {
     else this.fastPath.close();
     await this.network.close();
   }
+}
+
+/** How a table becomes larger. */
+function roomAdvice(option: string): string {
+  return `: end the daemon (\`dirigo down\`, which ends connections) and start it with a larger ${option}`;
 }
 
 function word(value: number): Uint8Array {
