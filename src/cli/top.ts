@@ -1,7 +1,7 @@
 /** `dirigo top`: services, servers, rates and drops, as they are now. */
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { DaemonStatus } from '../control/routes/status.ts';
-import type { ServiceStatus } from '../ipvs/specification.ts';
+import type { ServiceStatus, Statistics } from '../ipvs/specification.ts';
 import { ask } from './ask.ts';
 import { orFail } from './failure.ts';
 import { type Look, type Sample, sampleOf } from './top/sample.ts';
@@ -28,6 +28,9 @@ interface TopOptions {
 
 /** Lines of the screen that are not the table's. */
 const FRAME_ROWS = 7;
+/** Services that are asked for at a time: at least, and at most. Of more, the first ones by the order are shown. */
+const FEW_SERVICES = 100;
+const MOST_SERVICES = 1000;
 /** Columns of output that is no screen. */
 const WIDE = 200;
 
@@ -69,10 +72,15 @@ function wholeNumber(text: string): number {
   return value;
 }
 
-async function look(): Promise<Look> {
+/** @param rows of the table that can be seen, from its beginning on: each service has one at least */
+async function look({ sort, isReversed }: View, rows: number): Promise<Look> {
   const status = (await ask('GET', '/status')) as DaemonStatus;
-  const { services } = (await ask('GET', '/services')) as { services: ServiceStatus[] };
-  return { at: performance.now(), status, services };
+  const total = (await ask('GET', '/statistics')) as Statistics;
+  const limit = Math.min(MOST_SERVICES, Math.max(FEW_SERVICES, rows));
+  const { services } = (await ask('GET', `/services?order=${sort}&reverse=${isReversed}&limit=${limit}`)) as {
+    services: ServiceStatus[];
+  };
+  return { at: performance.now(), status, services, total };
 }
 
 async function top(options: TopOptions): Promise<void> {
@@ -92,7 +100,7 @@ async function printTables(view: View, delay: number, count: number): Promise<vo
   process.stdout.on('error', () => process.exit(0));
   let before: Look | undefined;
   for (let number = 1; ; number++) {
-    const now = await look();
+    const now = await look(view, MOST_SERVICES);
     const lines = screenLines(sampleOf(now, before), view, clock(), { columns: WIDE });
     process.stdout.write(`${lines.map(({ text }) => text).join('\n')}\n`);
     before = now;
@@ -105,7 +113,7 @@ async function printTables(view: View, delay: number, count: number): Promise<vo
 /** The full screen, until a key or a signal ends it. */
 async function watch(first: View, delay: number, count: number): Promise<void> {
   // What is wrong from the start is said on the terminal as it is.
-  let last = await look();
+  let last = await look(first, FEW_SERVICES);
   let sample: Sample = sampleOf(last, undefined);
   let view = first;
   let notice = '';
@@ -122,8 +130,12 @@ async function watch(first: View, delay: number, count: number): Promise<void> {
     if (key === 'q' || key === 'interrupt' || (key === 'escape' && !view.showsHelp)) end();
     else if (key === 'space') wake();
     else {
+      const before = view;
       view = viewAfter(view, key, screen.size.rows - FRAME_ROWS, tableLength(sample, view)) ?? view;
       draw();
+      // Others than those that are known may come first now.
+      const isOther = view.sort !== before.sort || view.isReversed !== before.isReversed;
+      if (isOther && sample.services.length < sample.status.services) wake();
     }
   };
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, end);
@@ -137,7 +149,7 @@ async function watch(first: View, delay: number, count: number): Promise<void> {
       });
       if (isOver) break;
       try {
-        const now = await look();
+        const now = await look(view, view.scroll + 2 * screen.size.rows);
         sample = sampleOf(now, last);
         last = now;
         notice = '';

@@ -423,6 +423,11 @@ export class Administration implements VirtualServer {
     return this.#table.services().map(service => this.#table.status(service, this.#counterSource));
   }
 
+  /** What a `Counter` of a service gains a second, as `service` states it. */
+  rateOf(service: Service, counter: number): number {
+    return this.#tallyOf(service).rate(counter);
+  }
+
   service(key: ServiceKey): ServiceStatus | undefined {
     const service = this.#table.find(key);
     return service && this.#table.status(service, this.#counterSource);

@@ -73,13 +73,16 @@ export class Tally {
     this.#sampled.fill(0);
   }
 
+  /** What a `Counter` gains a second. */
+  rate(counter: number): number {
+    const scale = scaleOf(counter);
+    return Math.floor(((this.#rates[counter] as number) + scale / 2 - 1) / scale);
+  }
+
   /** As listings show it. Rates are rounded to whole numbers as the kernel does, a half downwards. */
   statistics(current: Float64Array = this.totals, at = 0): Statistics {
     const total = (counter: number): number => current[at + counter] as number;
-    const rate = (counter: number): number => {
-      const scale = scaleOf(counter);
-      return Math.floor(((this.#rates[counter] as number) + scale / 2 - 1) / scale);
-    };
+    const rate = (counter: number): number => this.rate(counter);
     return {
       connections: total(Counter.connections),
       inPackets: total(Counter.inPackets),

@@ -12,7 +12,10 @@ export interface Look {
   /** Milliseconds of a clock that only runs forward. */
   at: number;
   status: DaemonStatus;
+  /** Those that can be seen, at least. */
   services: readonly ServiceStatus[];
+  /** Of the whole director. */
+  total: Statistics;
 }
 
 /** A second's worth of each. */
@@ -61,21 +64,9 @@ export function sampleOf(look: Look, before: Look | undefined): Sample {
   return {
     status: look.status,
     services,
-    total: services.reduce((sum, { rates }) => added(sum, rates), NONE),
+    total: ratesOf(look.total, past?.total, seconds),
     paths: pathRates(look, past, seconds),
     drops: dropRates(look, past, seconds),
-  };
-}
-
-const NONE: Rates = { connections: 0, inPackets: 0, outPackets: 0, inBytes: 0, outBytes: 0 };
-
-function added(one: Rates, other: Rates): Rates {
-  return {
-    connections: one.connections + other.connections,
-    inPackets: one.inPackets + other.inPackets,
-    outPackets: one.outPackets + other.outPackets,
-    inBytes: one.inBytes + other.inBytes,
-    outBytes: one.outBytes + other.outBytes,
   };
 }
 

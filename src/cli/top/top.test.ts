@@ -75,7 +75,10 @@ function look(at: number, services: ServiceStatus[], more: Partial<DaemonStatus>
     datapath: { kind: 'xdp', interfaces: ['eth0 native'], capacity: 10000 },
     ...more,
   };
-  return { at, status, services };
+  const total = { ...zero };
+  for (const { statistics } of services)
+    for (const name of Object.keys(zero) as (keyof Statistics)[]) total[name] += statistics[name];
+  return { at, status, services, total };
 }
 
 const text = (...words: Parameters<typeof screenLines>): string[] =>

@@ -157,13 +157,20 @@ export function screenLines(
     // What is shown in reverse fills the line.
     text: (line.style === 'reverse' ? line.text.padEnd(size.columns) : line.text).slice(0, size.columns),
   });
+  const hidden = sample.status.services - sample.services.length;
+  if (hidden > 0 && size.rows === undefined) {
+    body.push({ text: `${grouped(hidden)} more services: --sort says which come first`, style: 'plain' });
+  }
   if (size.rows === undefined) return [...top, ...body].map(line => ({ ...line, text: line.text.trimEnd() }));
   const room = Math.max(0, size.rows - top.length - 1);
   const from = view.showsHelp ? 0 : Math.min(view.scroll, Math.max(0, body.length - room));
   const shown = body.slice(from, from + room);
   const more = body.length - from - shown.length;
+  const others = sample.status.services - sample.services.length;
   const order = `by ${view.sort}${view.isReversed ? ', reversed' : ''}`;
-  const foot = notice || `q quit  h help  ${order}${more > 0 ? `  ${more} more below` : ''}`;
+  const foot =
+    notice ||
+    `q quit  h help  ${order}${more > 0 ? `  ${more} more below` : ''}${others > 0 ? `  ${grouped(others)} more services` : ''}`;
   const gap = Array.from({ length: room - shown.length }, (): Line => ({ text: '', style: 'plain' }));
   return [...top, ...shown, ...gap, { text: foot, style: notice ? ('bold' as const) : ('plain' as const) }]
     .slice(0, size.rows)

@@ -15,7 +15,8 @@ import { formatAddress, parseAddress } from '../../wire/address.ts';
 import { captureDestination, captureService } from '../desired-state.ts';
 import { peerText } from '../peer.ts';
 import { RequestRefused } from '../refused.ts';
-import { list, object, optional, text, wholeNumber, word } from '../schema.ts';
+import { boolean, list, object, optional, text, wholeNumber, word } from '../schema.ts';
+import { firstServices, SERVICE_ORDERS } from '../service-order.ts';
 import {
   DESTINATION_CHANGE,
   DESTINATION_STATUS,
@@ -80,12 +81,24 @@ function listings(environment: RouteEnvironment): Route[] {
         after: optional(
           text({ maxLength: 80, description: 'Only those behind this one: `next` of the answer before.' }),
         ),
+        order: optional(
+          word(SERVICE_ORDERS, {
+            description: 'The first ones by name, or the busiest, instead of the newest; without `after`.',
+          }),
+        ),
+        reverse: optional(boolean({ description: 'The last ones of that order, the last first.' })),
       },
       answer: object({
         services: list(SERVICE_STATUS, { description: 'Newest first.' }),
         next: optional(text({ description: 'There are more: ask again with `after`.' })),
       }),
-      handle: ({ parameters: { limit = PAGE, after } }) => page(environment, limit, after),
+      handle: ({ parameters: { limit = PAGE, after, order, reverse = false } }) => {
+        if (order === undefined) return page(environment, limit, after);
+        if (after !== undefined) throw new RequestRefused(400, 'after goes with no order', 'after');
+        const { pool } = directorOf(environment);
+        const first = firstServices(administration, pool.table, { order, isReversed: reverse, limit });
+        return { services: first.map(({ key }) => statusOf(environment, key)) };
+      },
     }),
     route({
       method: 'GET',

@@ -90,6 +90,11 @@ export class ProgramConfiguration {
     pool.onChange = index => this.#changedServers.add(index);
   }
 
+  /** True if there are services of firewall marks. */
+  get hasMarks(): boolean {
+    return this.#markedFamilies().size > 0;
+  }
+
   /** Services that the program could schedule, if it had room for their plans. */
   get withoutRoom(): number {
     return this.#plans.withoutRoom;

@@ -389,7 +389,7 @@ export class XdpDatapath implements Datapath {
     }
     if (this.#syncError)
       warnings.push(`the program does not have the latest configuration: ${this.#syncError}`);
-    if (this.director.administration.services().some(({ key }) => 'mark' in key)) {
+    if (this.#configuration.hasMarks) {
       warnings.push(
         `services of firewall marks: what belongs to no connection goes through the daemon, and ${HOST_LIMIT} packets a second of it to the host`,
       );
