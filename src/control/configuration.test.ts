@@ -6,6 +6,7 @@ import { configure, edit, edits, GivenUp, perform } from './configuration.fixtur
 import { type AcknowledgedEdit, RevisionError, StateNotKept } from './configuration.ts';
 import { temporaryFolder } from './daemon.fixture.ts';
 import { captureState } from './desired-state.ts';
+import { Log } from './log.ts';
 import { StateFolder } from './state-folder.ts';
 
 const text = (value: unknown): string => JSON.stringify(value);
@@ -108,6 +109,20 @@ test('edits happen one after the other, and each is told once it is acknowledged
   end();
   await configuration.rollback();
   assert.equal(told.length, 2);
+});
+
+test('a follower that fails is logged, and stops neither the edit nor the others', async () => {
+  const lines: string[] = [];
+  const log = new Log({ format: 'text', write: line => lines.push(line) });
+  const { configuration, director } = configure({ log });
+  const told: number[] = [];
+  configuration.observe(() => {
+    throw new Error('no');
+  });
+  configuration.observe(({ revision }) => told.push(revision.number));
+  await configuration.edit('it', () => perform(director, ['-A -t 10.0.0.3:80']));
+  assert.deepEqual(told, [1]);
+  assert.match(lines.join(''), / error a follower of the configuration failed revision=1 problem=no /);
 });
 
 test('rollback says what it cannot do', async () => {

@@ -10,6 +10,7 @@ import { type ServiceKey, serviceKeyText } from '../ipvs/specification.ts';
 import { applyPatch } from './apply-patch.ts';
 import { captureSections, captureService, captureState, type DesiredState } from './desired-state.ts';
 import type { Revision } from './journal.ts';
+import type { Log } from './log.ts';
 import { describePatch, type Plan } from './plan.ts';
 import { HISTORY, type StateFolder } from './state-folder.ts';
 import {
@@ -31,6 +32,8 @@ export interface ConfigurationOptions {
   folder?: StateFolder | undefined;
   /** Milliseconds since 1970. Default: `Date.now`. */
   wallClock?: () => number;
+  /** Where it is told that somebody who follows the configuration has failed. */
+  log?: Log | undefined;
 }
 
 /** An edit that was acknowledged, for those who observe the configuration. */
@@ -67,6 +70,7 @@ export class Configuration {
   readonly #datapath: ConfigurationOptions['datapath'];
   readonly #folder: StateFolder | undefined;
   readonly #wallClock: () => number;
+  readonly #log: Log | undefined;
   /** What was acknowledged last. */
   #model = new StateModel();
   #revision = 0;
@@ -84,6 +88,7 @@ export class Configuration {
     this.#director = options.datapath.director;
     this.#folder = options.folder;
     this.#wallClock = options.wallClock ?? Date.now;
+    this.#log = options.log;
     this.#model = new StateModel(captureState(this.#director));
     this.#director.administration.observe(change => this.#changes.push(change));
   }
@@ -130,7 +135,7 @@ export class Configuration {
     return this.#history.map(({ revision }) => revision).reverse();
   }
 
-  /** Has `listener` told of every edit once it is on disk; what it throws goes to standard error. Returns what ends it. */
+  /** Has `listener` told of every edit once it is on disk; what it throws is logged. Returns what ends it. */
   observe(listener: (edit: AcknowledgedEdit) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
@@ -352,7 +357,12 @@ export class Configuration {
       try {
         listener(edit);
       } catch (error) {
-        console.error(`dirigo: an observer of the configuration failed: ${(error as Error).message}`);
+        const { message, stack } = error as Error;
+        this.#log?.error('a follower of the configuration failed', {
+          revision: edit.revision.number,
+          problem: message,
+          stack,
+        });
       }
     }
   }

@@ -130,7 +130,7 @@ export class Daemon {
       const folder = stateFolder === undefined ? undefined : new StateFolder(stateFolder);
       stateLock = stateFolder === undefined ? undefined : await lockStateFolder(stateFolder);
       datapath = await options.openDatapath();
-      const configuration = new Configuration({ datapath, folder });
+      const configuration = new Configuration({ datapath, folder, log });
       configuration.restore();
       await datapath.start();
       const events = new Events();

@@ -8,6 +8,7 @@ import {
   bindSocket,
   getSocketOption,
   kick,
+  LOCKED_MEMORY_ADVICE,
   mapAnonymous,
   mapShared,
   openSocket,
@@ -56,7 +57,15 @@ export class FrameMemory {
     registration.setBigUint64(0, this.#pointer, true);
     registration.setBigUint64(8, BigInt(this.memory.byteLength), true);
     registration.setUint32(16, CHUNK_BYTES, true);
-    setSocketOption(fd, SOL_XDP, Option.umem, new Uint8Array(registration.buffer), 'memory for frames');
+    setSocketOption(
+      fd,
+      SOL_XDP,
+      Option.umem,
+      new Uint8Array(registration.buffer),
+      `${this.memory.byteLength} bytes of memory for frames`,
+      // net/xdp/xdp_umem.c, xdp_umem_account_pages
+      code => (code === 'ENOBUFS' ? LOCKED_MEMORY_ADVICE : ''),
+    );
   }
 }
 

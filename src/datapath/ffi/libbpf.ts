@@ -185,7 +185,7 @@ export class BpfMap {
     options.view.setBigUint64(0, 48n, true);
     options.view.setUint32(MAP_FLAGS_AT, BPF_F_MMAPABLE, true);
     const result = libbpf().createMap(MapType.array, name, 4, bytes, 1, options.bytes) as number;
-    return new BpfMap(name, checked(result, `making map ${name} of ${bytes} bytes`));
+    return new BpfMap(name, checked(result, `making map ${name} of ${bytes} bytes`, memoryAdvice(-result)));
   }
 
   /** Copies the value of `key` into `value`; false if there is none. Per-CPU maps fill one value a possible CPU. */
@@ -522,6 +522,18 @@ export class BpfLink {
   }
 }
 
+/** What to do when the kernel refuses to make maps or to load what uses them. */
+function memoryAdvice(errno: number): string {
+  const { EPERM, EACCES, ENOMEM, E2BIG } = koffi.os.errno;
+  if (errno === EPERM || errno === EACCES) {
+    return 'this needs root (CAP_BPF, CAP_NET_ADMIN), and before Linux 5.11 memory that it may hold: `ulimit -l unlimited` (systemd: LimitMEMLOCK=infinity)';
+  }
+  if (errno === ENOMEM || errno === E2BIG) {
+    return 'the tables may be too large for this machine, or for the memory limit of this control group (memory.max): set a smaller --capacity';
+  }
+  return '';
+}
+
 const LOG_BYTES = 1 << 20;
 /** Error numbers of the library's own, all about files it cannot read, begin here. */
 const LIBBPF_ERRORS = 4000;
@@ -634,12 +646,7 @@ export class BpfObject {
       .filter(line => !/^(processed \d+ insns|verification time|stack depth)/.test(line));
     const words = log ? `; the verifier says:\n${lines.slice(-12).join('\n')}` : '';
     const errno = -result;
-    const advice =
-      errno === 1 || errno === 13
-        ? 'this needs root (CAP_BPF, CAP_NET_ADMIN)'
-        : errno === 12 || errno === 7
-          ? 'the tables may be too large for this machine: set a smaller connection capacity'
-          : '';
+    const advice = memoryAdvice(errno);
     throw new Error(new SystemError(`loading the BPF object ${this.#name}`, errno, advice).message + words);
   }
 

@@ -47,6 +47,10 @@ export const AddressFamily = { internet: 2, packet: 17, xdp: 44 } as const;
 
 const errorNames = new Map(Object.entries(koffi.os.errno).map(([name, number]) => [number, name]));
 
+function errorName(errno: number): string {
+  return errorNames.get(errno) ?? `E${errno}`;
+}
+
 /** A refusal of the operating system. */
 export class SystemError extends Error {
   /** The errno's name, EPERM for example. */
@@ -58,12 +62,16 @@ export class SystemError extends Error {
    * @param advice what to do about it, if that is known
    */
   constructor(operation: string, errno: number, advice = '') {
-    const code = errorNames.get(errno) ?? `E${errno}`;
+    const code = errorName(errno);
     super(`${operation}: ${strerror(errno)} (${code})${advice && `; ${advice}`}`);
     this.name = 'SystemError';
     this.code = code;
   }
 }
+
+/** What to do when the kernel counts more memory against a process than it may hold on to (RLIMIT_MEMLOCK). */
+export const LOCKED_MEMORY_ADVICE =
+  'this process may not hold so much memory: set `ulimit -l unlimited` (systemd: LimitMEMLOCK=infinity), or give it CAP_IPC_LOCK';
 
 /** The number the last failed call left behind. */
 export function lastErrno(): number {
@@ -85,14 +93,18 @@ export function bindSocket(fd: number, address: Uint8Array, what: string): void 
   checked(bind(fd, address, address.length), `binding ${what}`);
 }
 
+/** @param advice what to do about a refusal with this error (ENOBUFS, for example) */
 export function setSocketOption(
   fd: number,
   level: number,
   option: number,
   value: Uint8Array,
   what: string,
+  advice: (code: string) => string = () => '',
 ): void {
-  checked(setsockopt(fd, level, option, value, value.length), `setting ${what}`);
+  if (setsockopt(fd, level, option, value, value.length) >= 0) return;
+  const errno = koffi.errno();
+  throw new SystemError(`setting ${what}`, errno, advice(errorName(errno)));
 }
 
 /** Fills `value` with the option's bytes and returns how many there are. */

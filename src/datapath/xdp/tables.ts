@@ -67,9 +67,7 @@ export function makeTables(
     return tables;
   } catch (error) {
     for (const [name, map] of tables) if (existing.get(name) !== map) map.close();
-    throw new Error(
-      `${(error as Error).message}: the tables may be too large for this machine, set a smaller capacity`,
-    );
+    throw error;
   }
 }
 

@@ -277,6 +277,25 @@ describe('the XDP data path between namespaces', { skip }, () => {
     assert.equal(active, 0);
   });
 
+  test('says what to do where it may not hold enough memory, and leaves nothing behind', () => {
+    const pins = `/sys/fs/bpf/${lab.prefix}-memory`;
+    // Who may lock memory is not counted.
+    const command = `ulimit -l 64; exec setpriv --bounding-set=-ipc_lock ${join(root, 'bin/dirigo')} up --datapath xdp --interface eth0`;
+    const failed = spawnSync('nsenter', [`--net=${lab.namespace('client')}`, 'sh', '-c', command], {
+      env: {
+        ...process.env,
+        DIRIGO_BPF: pins,
+        DIRIGO_SOCKET: join(lab.folder, 'fourth'),
+        DIRIGO_STATE: join(lab.folder, 'fourth-state'),
+      },
+      encoding: 'utf8',
+      timeout: 60_000,
+    });
+    assert.match(failed.stderr, /^dirigo: .*memory for frames.*ENOBUFS.*ulimit -l unlimited.*\n$/);
+    assert.equal(failed.status, 1);
+    assert.equal(existsSync(pins), false);
+  });
+
   test('names an interface that is missing, and leaves nothing behind', () => {
     const pins = `/sys/fs/bpf/${lab.prefix}-missing`;
     const failed = spawnSync(
