@@ -268,6 +268,11 @@ export class Configuration {
     return model;
   }
 
+  /** Waits for the edits that were asked for. */
+  async settled(): Promise<void> {
+    await this.#queue;
+  }
+
   /** Waits for edits under way, then closes the folder. */
   async close(): Promise<void> {
     await this.#queue;

@@ -2,6 +2,7 @@
 
 import { readFileSync } from 'node:fs';
 import type { Server } from 'node:http';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Datapath } from '../datapath/datapath.ts';
 import type { Access, TcpAccess } from './access.ts';
 import { localAdmission, tokenAdmission } from './admission.ts';
@@ -38,6 +39,9 @@ export interface DaemonOptions {
   /** Default: errors only, to standard error. */
   log?: Log;
 }
+
+/** Milliseconds that clients have to finish when the daemon ends, and to take their answers. */
+const PATIENCE = 500;
 
 /** Limits of TCP, where it is not the kernel that says who asks. */
 const TCP_LIMITS = { connections: 64, requests: { rate: 200, burst: 400 } };
@@ -206,6 +210,31 @@ export class Daemon {
     await this.#stopping;
   }
 
+  /** Ends a server. Requests under way have a moment to finish, edits as long as they take. */
+  async #closed(server: Server): Promise<void> {
+    const end = new Promise(resolve => server.close(resolve));
+    server.closeIdleConnections();
+    const cutting = new AbortController();
+    void this.#cutOff(server, cutting.signal);
+    await end;
+    cutting.abort();
+  }
+
+  /**
+   * A client that neither asks nor leaves must not keep the daemon. But who is not answered asks the next daemon again, and
+   * what was done must not be done twice: first all edits that were taken are through and answered.
+   */
+  async #cutOff(server: Server, signal: AbortSignal): Promise<void> {
+    try {
+      await sleep(PATIENCE, undefined, { signal });
+      await this.#configuration.settled();
+      await sleep(PATIENCE, undefined, { signal });
+      server.closeAllConnections();
+    } catch {
+      // All have left by themselves.
+    }
+  }
+
   async #stop(options: ShutdownOptions): Promise<void> {
     if (options.successor) announceSuccessor(this.socket);
     this.#log.info('stopping', {
@@ -216,7 +245,7 @@ export class Daemon {
     this.#api.events.publish('daemon', { state: 'stopping', successor: options.successor === true });
     this.#api.events.close();
     clearInterval(this.#watching);
-    await Promise.all([this.#server, this.#tcpServer].map(server => server && closed(server)));
+    await Promise.all([this.#server, this.#tcpServer].map(server => server && this.#closed(server)));
     try {
       await this.#configuration.close();
       await this.#neighbours.stop(options);
@@ -231,16 +260,6 @@ export class Daemon {
 function byWhom(): string {
   const peer = requester();
   return peer ? peerText(peer) : 'a signal or the program itself';
-}
-
-/** Ends a server; requests under way have a moment to finish. */
-async function closed(server: Server): Promise<void> {
-  const end = new Promise(resolve => server.close(resolve));
-  server.closeIdleConnections();
-  // A client that neither asks nor leaves must not keep the daemon.
-  const patience = setTimeout(() => server.closeAllConnections(), 1000);
-  await end;
-  clearTimeout(patience);
 }
 
 function listenOnTcp(server: Server, { host, port }: TcpAccess): Promise<void> {

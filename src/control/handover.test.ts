@@ -3,11 +3,17 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readdirSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { VirtualDatapath } from '../datapath/virtual.ts';
 import { ended, runBin, startDaemon, temporaryFolder } from './daemon.fixture.ts';
-import { request } from './request.ts';
+import { Daemon } from './daemon.ts';
+import { endHandover } from './handover.ts';
+import { SystemNames } from './names.ts';
+import { request, requestOnce } from './request.ts';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 
@@ -76,6 +82,33 @@ test('SIGHUP does the same', async context => {
   await ready;
   assert.notEqual(await startedAt(socket), before);
   assert.match(runBin('ipvsadm', ['-Sn'], environment).stdout, /^-A -t 10\.0\.0\.3:80 -s wrr\n$/);
+});
+
+test('an edit that takes its time is answered before the daemon ends: nobody has to ask for it twice', async context => {
+  const folder = temporaryFolder(context);
+  const socket = join(folder, 'd.sock');
+  /** A resolver that thinks for longer than clients without an edit are waited for. */
+  class SlowNames extends SystemNames {
+    override async lookUp(host: string): Promise<void> {
+      await sleep(2500);
+      await super.lookUp(host);
+    }
+  }
+  const daemon = await Daemon.start({
+    socket,
+    openDatapath: async () => new VirtualDatapath(),
+    names: new SlowNames({ dns: false }),
+  });
+  const lines = '-A -t 10.0.0.3:80 -s wrr\n-a -t 10.0.0.3:80 -r nowhere.example -g\n';
+  const edit = requestOnce(socket, 'POST', '/ipvsadm', { argv: ['-R'], stdin: lines });
+  // One that never finishes asking does not hold it up for longer.
+  const silent = connect(socket, () => silent.write('GET /status HTTP/1.1\r\n'));
+  await sleep(200);
+  const stopped = daemon.stop({ remove: false, successor: true });
+  const { stderr } = (await edit).body as { stderr: string };
+  assert.match(stderr, /^illegal real server address/);
+  await stopped;
+  endHandover(socket);
 });
 
 test('a reload that could not succeed is refused, and the daemon goes on', async context => {
