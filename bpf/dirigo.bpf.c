@@ -70,7 +70,8 @@ static __always_inline int translate(struct xdp_md *ctx, struct packet *packet)
 	const struct interface *interface = packet->interface;
 	struct connection *connection = packet->connection;
 	struct destination *destination = packet->destination;
-	__u32 method = connection->flags & FLAG_FORWARDING;
+	/* FULLNAT, or made by the SYN proxy, or both; else 0. */
+	__u32 moves = connection->flags & (FLAG_FORWARDING | FLAG_OUT_SEQUENCE);
 	struct extension *extension = 0;
 	__u64 sum = 0;
 
@@ -78,9 +79,12 @@ static __always_inline int translate(struct xdp_md *ctx, struct packet *packet)
 		return UP(REASON_TOO_BIG);
 	if (!has_checksum(packet))
 		return UP(REASON_NO_CHECKSUM);
-	if (method == FORWARDING_FULLNAT) {
+	if (moves) {
 		extension = extension_at(packet->slot);
-		if (!extension || connection->local_port == 0)
+		if (!extension || (moves & FLAG_FORWARDING && connection->local_port == 0))
+			return UP(REASON_METHOD);
+		/* On one that is over, it may be the cookie of the next. */
+		if (moves & FLAG_OUT_SEQUENCE && connection->state != TCP_ESTABLISHED)
 			return UP(REASON_METHOD);
 		if (packet->protocol == IPPROTO_TCP && !is_plain_request(packet, extension, end))
 			return UP(REASON_METHOD);
@@ -90,7 +94,8 @@ static __always_inline int translate(struct xdp_md *ctx, struct packet *packet)
 	if (extension) {
 		if (packet->protocol == IPPROTO_TCP)
 			sum += move_request(packet, extension, end);
-		sum += replace_source(packet, extension->local, connection->local_port);
+		if (moves & FLAG_FORWARDING)
+			sum += replace_source(packet, extension->local, connection->local_port);
 	}
 	sum += replace_target(packet, destination->address, connection->destination_port);
 	update_checksum(packet, end, sum);
@@ -125,7 +130,7 @@ static __always_inline int reply(struct xdp_md *ctx, struct packet *packet)
 	struct connection *connection;
 	struct destination *destination;
 	struct hop *hop;
-	__u32 slot = 0, index;
+	__u32 slot = 0, index, moves;
 	__u64 sum = 0;
 
 	turn(&packet->key, packet->flags);
@@ -147,7 +152,8 @@ static __always_inline int reply(struct xdp_md *ctx, struct packet *packet)
 		return UP(REASON_TOO_BIG);
 	if (!has_checksum(packet))
 		return UP(REASON_NO_CHECKSUM);
-	if ((connection->flags & FLAG_FORWARDING) == FORWARDING_FULLNAT) {
+	moves = connection->flags & (FLAG_FORWARDING | FLAG_OUT_SEQUENCE);
+	if (moves) {
 		extension = extension_at(slot);
 		if (!extension)
 			return UP(REASON_METHOD);
@@ -162,7 +168,8 @@ static __always_inline int reply(struct xdp_md *ctx, struct packet *packet)
 	if (extension) {
 		if (packet->protocol == IPPROTO_TCP)
 			sum += move_reply(packet, extension, end);
-		sum += replace_target(packet, connection->client, connection->client_port);
+		if (moves & FLAG_FORWARDING)
+			sum += replace_target(packet, connection->client, connection->client_port);
 	}
 	sum += replace_source(packet, connection->virtual, connection->virtual_port);
 	update_checksum(packet, end, sum);
@@ -227,7 +234,7 @@ static __always_inline int forward(struct xdp_md *ctx, struct packet *packet, in
 	if (time_to_live(packet) <= 1)
 		return UP(REASON_TIME_TO_LIVE);
 	if (packet->tcp_flags & TCP_SYN) {
-		if (method == FORWARDING_FULLNAT)
+		if (method == FORWARDING_FULLNAT || connection->flags & FLAG_OUT_SEQUENCE)
 			return UP(REASON_SYN);
 		if (is_replaceable(control, connection, destination))
 			return BEGIN;

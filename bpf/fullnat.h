@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /*
- * Sequence numbers of FULLNAT (src/ipvs/forwarding/fullnat.ts). The segments that carry the client's address to the
+ * Sequence numbers of FULLNAT (src/ipvs/forwarding/fullnat.ts) and of the SYN proxy (src/ipvs/forwarding/proxied.ts). The segments that carry the client's address to the
  * server are the director's: here is what comes after them.
  */
 #ifndef DIRIGO_FULLNAT_H
@@ -42,6 +42,7 @@ static __always_inline int is_plain_request(const struct packet *packet, const s
 					    const void *end)
 {
 	const struct tcphdr *tcp = packet->transport;
+	int blocks;
 
 	if ((const void *)(tcp + 1) > end)
 		return 0;
@@ -49,9 +50,11 @@ static __always_inline int is_plain_request(const struct packet *packet, const s
 		return 0;
 	if (extension->flags & FULLNAT_TOA && extension->flags & FULLNAT_SERVER_SYN &&
 	    (packet->tcp_flags & (TCP_ACK | TCP_RST)) == TCP_ACK &&
-	    bpf_ntohl(tcp->ack_seq) == extension->first_acknowledgement)
+	    bpf_ntohl(tcp->ack_seq) - extension->out_offset == extension->first_acknowledgement)
 		return 0;
-	return sack_blocks(tcp, end) >= 0;
+	blocks = sack_blocks(tcp, end);
+	/* What the client of a SYN proxy has not got is rare enough to be the director's. */
+	return blocks == 0 || (blocks > 0 && extension->out_offset == 0);
 }
 
 static __always_inline __u32 offset_of(const struct extension *extension)
@@ -63,10 +66,14 @@ static __always_inline __u64 move_request(const struct packet *packet, const str
 					  const void *end)
 {
 	struct tcphdr *tcp = packet->transport;
+	__u64 sum;
 
 	if ((void *)(tcp + 1) > end)
 		return 0;
-	return replace4(&tcp->seq, bpf_htonl(bpf_ntohl(tcp->seq) + offset_of(extension)));
+	sum = replace4(&tcp->seq, bpf_htonl(bpf_ntohl(tcp->seq) + offset_of(extension)));
+	if (extension->out_offset && packet->tcp_flags & TCP_ACK)
+		sum += replace4(&tcp->ack_seq, bpf_htonl(bpf_ntohl(tcp->ack_seq) - extension->out_offset));
+	return sum;
 }
 
 static __always_inline int is_plain_reply(const struct packet *packet, const struct extension *extension,
@@ -87,11 +94,15 @@ static __always_inline __u64 move_reply(const struct packet *packet, const struc
 	__u32 offset = offset_of(extension);
 	struct aligned_option *option = (void *)(tcp + 1);
 	int blocks;
-	__u64 sum;
+	__u64 sum = 0;
 
-	if (!(packet->tcp_flags & TCP_ACK) || (void *)(tcp + 1) > end)
+	if ((void *)(tcp + 1) > end)
 		return 0;
-	sum = replace4(&tcp->ack_seq, bpf_htonl(bpf_ntohl(tcp->ack_seq) - offset));
+	if (extension->out_offset)
+		sum = replace4(&tcp->seq, bpf_htonl(bpf_ntohl(tcp->seq) + extension->out_offset));
+	if (!(packet->tcp_flags & TCP_ACK))
+		return sum;
+	sum += replace4(&tcp->ack_seq, bpf_htonl(bpf_ntohl(tcp->ack_seq) - offset));
 	blocks = sack_blocks(tcp, end);
 	for (int edge = 0; edge < 2 * SACK_BLOCKS; edge++) {
 		if (edge >= 2 * blocks || (void *)&option->edges[edge + 1] > end)

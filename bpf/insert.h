@@ -297,7 +297,8 @@ __noinline int end_replaceable(__u32 slot)
 		return 0;
 	destination = destination_at(connection->destination);
 	tag = connection->tag;
-	if (!destination || connection->protocol != IPPROTO_TCP || connection->flags & FLAG_DIRECTORS ||
+	if (!destination || connection->protocol != IPPROTO_TCP ||
+	    connection->flags & (FLAG_DIRECTORS | FLAG_OUT_SEQUENCE) ||
 	    (connection->flags & FLAG_FORWARDING) == FORWARDING_FULLNAT ||
 	    !is_replaceable(control, connection, destination))
 		return 0;

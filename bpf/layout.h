@@ -48,10 +48,12 @@ struct connection {
 #define FLAG_NO_OUTPUT 0x0080
 #define FLAG_INACTIVE 0x0100
 /*
- * Connections whose sequence numbers a helper or the SYN proxy moves, whose client's port is not known yet, or that end
- * with their first datagram: the director's.
+ * Connections whose sequence numbers a helper moves, of which the SYN proxy moves more than the server's sequence numbers,
+ * whose client's port is not known yet, or that end with their first datagram: the director's.
  */
-#define FLAG_DIRECTORS 0x2e40
+#define FLAG_DIRECTORS 0x2c40
+/* Made by the SYN proxy: `out_offset` is added to the server's sequence numbers. */
+#define FLAG_OUT_SEQUENCE 0x0200
 #define FLAG_TEMPLATE 0x1000
 #define FLAG_IPV6 0x4000
 #define FLAG_REPLIES 0x8000

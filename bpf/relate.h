@@ -91,7 +91,8 @@ static __noinline int error_to_server(struct xdp_md *ctx, struct error *error)
 	struct destination *destination = destination_at(packet->connection->destination);
 	__u32 method = packet->connection->flags & FLAG_FORWARDING;
 
-	if (packet->connection->flags & FLAG_DIRECTORS)
+	/* What the SYN proxy has moved is quoted with the client's number. */
+	if (packet->connection->flags & (FLAG_DIRECTORS | FLAG_OUT_SEQUENCE))
 		return UP(REASON_METHOD);
 	if (!destination || (destination->flags & wanted) != wanted)
 		return UP(REASON_UNAVAILABLE);

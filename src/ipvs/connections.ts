@@ -83,6 +83,7 @@ export const ConnectionFlag = {
   inactive: 0x0100,
   /** The server's sequence numbers are moved: the SYN proxy has made it. */
   outSequence: 0x0200,
+  /** More than these is moved, or they are not known yet: the XDP program leaves its packets to the director. */
   inSequence: 0x0400,
   /** The client's port is not known yet (FTP data). */
   noClientPort: 0x0800,

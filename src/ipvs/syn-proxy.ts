@@ -33,7 +33,7 @@ import {
 import { DestinationFlag, Forwarding } from './destinations.ts';
 import { Drop } from './drops.ts';
 import type { Fullnat } from './forwarding/fullnat.ts';
-import { Handshake, isInHandshake, ProxiedOptions } from './forwarding/proxied.ts';
+import { Handshake, isInHandshake, movesNumbersOnly, ProxiedOptions } from './forwarding/proxied.ts';
 import { Timestamp } from './forwarding/tcp-options.ts';
 import { toaLength } from './forwarding/toa.ts';
 import type { Outcome, Way } from './forwarding/way.ts';
@@ -260,7 +260,14 @@ export class SynProxy {
     const sequence = view.getInt32(transport + Tcp.sequence) - 1;
     // Servers are chosen, and local ports, for the SYN that the client sent once.
     const syn = this.#segments.like(packet, false, TcpFlag.syn, sequence, 0, 0);
-    const slot = this.#options.scheduling.schedule(service, syn, mark, now, tick, ConnectionFlag.outSequence);
+    const slot = this.#options.scheduling.schedule(
+      service,
+      syn,
+      mark,
+      now,
+      tick,
+      ConnectionFlag.outSequence | ConnectionFlag.inSequence,
+    );
     if (slot < 0) {
       this.#resetSender(packet);
       return REFUSALS[slot] ?? Drop.noServer;
@@ -283,6 +290,8 @@ export class SynProxy {
   #begin(slot: number, { view, transport }: Packet, agreed: number): void {
     const { extension } = this.#connections;
     const at = slot * EXTENSION_WORDS;
+    // NAT leaves the words of a connection before this one.
+    if (!this.#isFullnat(slot)) extension.fill(0, at, at + EXTENSION_WORDS);
     const stamps = agreed & SynOptions.timestamps ? optionOf(view, transport, TcpOption.timestamps, 10) : -1;
     // A client that does not send them any more does not expect any.
     const options = stamps < 0 ? agreed & ~SynOptions.timestamps : agreed;
@@ -440,6 +449,7 @@ export class SynProxy {
     // For the FTP helper: the difference holds from the beginning.
     extension[at + Extension.outBefore] = cookie - sequence;
     extension[at + Extension.outStart] = sequence;
+    if (movesNumbersOnly(connections, slot)) connections.clearFlags(slot, ConnectionFlag.inSequence);
     this.#options.lifecycle.enter(slot, TcpState.established, tick);
     this.#options.countReply(slot, packet.networkEnd - packet.network);
     this.#count(SynProxyCount.established);

@@ -16,6 +16,8 @@ import { LOCALS, SERVERS, VIPS } from './world.ts';
 
 export const METHODS: readonly ForwardingMethod[] = ['gate', 'tunnel', 'masq', 'fullnat'];
 
+const TRANSLATING: readonly ForwardingMethod[] = ['masq', 'fullnat'];
+
 const SCHEDULERS = [
   'rr',
   'wrr',
@@ -103,6 +105,11 @@ const CHANGING: readonly (readonly [keyof Settings, readonly number[]])[] = [
   ['conn_reuse_mode', [0, 1, 2, 3]],
   ['backup_only', [0, 0, 1]],
   ['secure_tcp', [0, 0, 3]],
+  ['synproxy_defer', [0, 0, 1]],
+  ['synproxy_wscale', [0, 0, 7]],
+  ['synproxy_timestamp', [0, 0, 1]],
+  ['synproxy_conn_reuse', [0, 1]],
+  ['synproxy_conn_reuse_fin_wait', [0, 1]],
 ];
 
 export interface Target {
@@ -111,6 +118,8 @@ export interface Target {
   family: Family;
   /** The service's: its address, or a firewall mark that its packets get. */
   service: ServiceKey;
+  /** It has a SYN proxy: servers of NAT and FULLNAT only. */
+  isProxied: boolean;
 }
 
 /** Draws configurations. What it drew last is what traffic is aimed at. */
@@ -160,7 +169,9 @@ export class Configurator {
     const port = persistent && random.chance(15) ? 0 : random.pick([80, 80, 443, 53, 8080, 21]);
     const key = { protocol, address: random.pick(VIPS[family]), port };
     const mark = random.chance(6) ? 1 + random.below(3) : 0;
-    const target: Target = { key, family, service: mark > 0 ? { mark, family } : key };
+    const isTranslated = this.#methods.some(method => TRANSLATING.includes(method));
+    const isProxied = protocol === 'tcp' && isTranslated && random.chance(20);
+    const target: Target = { key, family, service: mark > 0 ? { mark, family } : key, isProxied };
     this.targets.push(target);
     this.#destinations.set(target, []);
     const operations: Operation[] = [{ do: 'add service', service: this.#service(target, persistent) }];
@@ -173,7 +184,7 @@ export class Configurator {
     return operations;
   }
 
-  #service({ key, family, service }: Target, persistent: boolean): ServiceSpecification {
+  #service({ key, family, service, isProxied }: Target, persistent: boolean): ServiceSpecification {
     const random = this.#random;
     const masks = family === 4 ? ['255.255.255.255', '255.255.255.0'] : ['128', '64'];
     return {
@@ -184,6 +195,8 @@ export class Configurator {
       persistenceNetmask: random.pick(masks),
       persistenceEngine: '',
       onePacket: key.protocol === 'udp' && random.chance(20),
+      // Switched off now and then, over connections that it made.
+      synProxy: isProxied && random.chance(90),
       ...(this.#methods.includes('fullnat') ? { localAddresses: [...LOCALS[family]] } : {}),
     };
   }
@@ -194,9 +207,10 @@ export class Configurator {
     return { do: 'add destination', key: target.service, destination };
   }
 
-  #destination({ key, family }: Target): DestinationSpecification {
+  #destination({ key, family, isProxied }: Target): DestinationSpecification {
     const random = this.#random;
-    const method = random.pick(this.#methods);
+    const methods = isProxied ? this.#methods.filter(each => TRANSLATING.includes(each)) : this.#methods;
+    const method = random.pick(methods);
     const mayCross = method === 'tunnel' && random.chance(15);
     const servers = SERVERS[mayCross ? (family === 4 ? 6 : 4) : family];
     const upperThreshold = random.chance(15) ? 1 + random.below(6) : 0;

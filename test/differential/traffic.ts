@@ -17,7 +17,14 @@ import {
 import { IPV6_HEADER, writeIpv6 } from '../../src/wire/ipv6.ts';
 import { Packet } from '../../src/wire/packet.ts';
 import { fillSctpChecksum } from '../../src/wire/sctp.ts';
-import { fillTcpChecksum, TcpFlag, writeTcp } from '../../src/wire/tcp.ts';
+import {
+  fillTcpChecksum,
+  Tcp,
+  type TcpFields,
+  TcpFlag,
+  tcpHeaderLength,
+  writeTcp,
+} from '../../src/wire/tcp.ts';
 import { fillUdpChecksum, writeUdp } from '../../src/wire/udp.ts';
 import type { Target } from './configuration.ts';
 import type { Random } from './random.ts';
@@ -94,6 +101,29 @@ const ERRORS: Readonly<Record<Family, readonly (readonly [number, number])[]>> =
     [128, 0],
   ],
 };
+
+/** The numbers that follow from a segment, so that handshakes come about: of servers, and of clients with a SYN proxy. */
+function answerTo(
+  { view, transport, networkEnd, tcpFlags }: Packet,
+  random: Random,
+): Pick<TcpFields, 'flags' | 'sequence' | 'acknowledgement'> {
+  const data = networkEnd - transport - tcpHeaderLength(view, transport);
+  const counted = data + (tcpFlags & TcpFlag.syn ? 1 : 0) + (tcpFlags & TcpFlag.fin ? 1 : 0);
+  const isAnswered = (tcpFlags & TcpFlag.ack) !== 0;
+  const numbers = {
+    sequence: isAnswered ? view.getUint32(transport + Tcp.acknowledgement) : 5000 + random.below(3000),
+    acknowledgement: (view.getUint32(transport + Tcp.sequence) + counted) >>> 0,
+  };
+  const opens = (tcpFlags & TcpFlag.syn) !== 0 && !isAnswered;
+  if (opens)
+    return { ...numbers, flags: random.chance(90) ? TcpFlag.syn | TcpFlag.ack : TcpFlag.rst | TcpFlag.ack };
+  return { ...numbers, flags: random.pick(ANSWERS) };
+}
+
+const ANSWERS = [
+  ...[TcpFlag.ack, TcpFlag.ack, TcpFlag.ack, TcpFlag.ack | TcpFlag.psh, TcpFlag.ack | TcpFlag.psh],
+  ...[TcpFlag.fin | TcpFlag.ack, TcpFlag.rst, TcpFlag.rst | TcpFlag.ack],
+];
 
 export class Traffic {
   readonly #random: Random;
@@ -177,21 +207,25 @@ export class Traffic {
     return this.#frame({ family, source, destination, protocol, payload }, INTERFACES[0]);
   }
 
-  /** A segment, datagram or SCTP packet. */
-  #transport(protocol: number, sourcePort: number, destinationPort: number): Uint8Array {
+  /**
+   * A segment, datagram or SCTP packet.
+   * @param to that it answers
+   */
+  #transport(protocol: number, sourcePort: number, destinationPort: number, to?: Packet): Uint8Array {
     const random = this.#random;
     const data = random.chance(90)
       ? random.below(40)
       : random.pick([536, 1200, 1240, 1360, 1440, 1460, 1480]);
     if (protocol === Protocol.tcp) {
-      const flags = random.pick(TCP_FLAGS);
+      const answer = to && random.chance(70) ? answerTo(to, random) : undefined;
+      const flags = answer?.flags ?? random.pick(TCP_FLAGS);
       const options = flags & TcpFlag.syn ? SYN_OPTIONS : random.pick([NO_OPTIONS, TIMESTAMPS, SACK]);
       const bytes = new Uint8Array(20 + options.length + data);
       writeTcp(new DataView(bytes.buffer), bytes, 0, {
         sourcePort,
         destinationPort,
-        sequence: 1000 + random.below(3000),
-        acknowledgement: 5000 + random.below(3000),
+        sequence: answer?.sequence ?? 1000 + random.below(3000),
+        acknowledgement: answer?.acknowledgement ?? 5000 + random.below(3000),
         flags,
         window: 8192,
         options,
@@ -222,7 +256,7 @@ export class Traffic {
     const size = family === 4 ? 4 : 16;
     const source = bytes.slice(packet.destinationAt, packet.destinationAt + size);
     const destination = bytes.slice(packet.sourceAt, packet.sourceAt + size);
-    const payload = this.#transport(packet.protocol, packet.destinationPort, packet.sourcePort);
+    const payload = this.#transport(packet.protocol, packet.destinationPort, packet.sourcePort, packet);
     return this.#frame(
       { family: family === 6 ? 6 : 4, source, destination, protocol: packet.protocol, payload },
       on,

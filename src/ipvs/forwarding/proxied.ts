@@ -107,6 +107,18 @@ export function offsetReply(packet: Packet, connections: ConnectionTable, slot: 
   applyToTcp(view, transport, difference);
 }
 
+/** True if neither timestamps nor windows have to be rewritten. */
+export function movesNumbersOnly(connections: ConnectionTable, slot: number): boolean {
+  const options = connections.extension[slot * EXTENSION_WORDS + Extension.proxiedOptions] as number;
+  const server = (options >>> ProxiedOptions.serverScaleShift) & 15;
+  const promised = (options >>> ProxiedOptions.promisedScaleShift) & 15;
+  return (
+    (options & SynOptions.timestamps) === 0 &&
+    amountOf(server) === amountOf(promised) &&
+    (server !== NO_SCALE || amountOf(windowScaleOf(options)) === 0)
+  );
+}
+
 /** What a client's number for one of the server's sequence numbers is to the server. */
 export function serverNumber(connections: ConnectionTable, slot: number, number: number): number {
   return (number - (connections.extension[slot * EXTENSION_WORDS + Extension.outOffset] as number)) | 0;
