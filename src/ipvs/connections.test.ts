@@ -1,17 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import {
-  BUCKET_BYTES,
-  bucketCount,
-  CONNECTION_BYTES,
-  ConnectionFlag,
-  ConnectionKey,
-  ConnectionTable,
-  hashKey,
-  makeConnectionMemory,
-} from './connections.ts';
+import { ConnectionKey, hashKey } from './connection-key.ts';
+import { CONNECTION_BYTES, ConnectionFlag, ConnectionTable, makeConnectionMemory } from './connections.ts';
 import { DestinationField, DestinationTable, Forwarding } from './destinations.ts';
+import { BUCKET_BYTES, bucketCount } from './slot-index.ts';
 
 /** A table with one real server, 10.0.0.7, as destination 0. */
 function makeTable(capacity: number, memory = makeConnectionMemory(capacity)): ConnectionTable {

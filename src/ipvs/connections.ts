@@ -21,10 +21,8 @@
  * | 56 | u32 slot of the controlling connection + 1, 0: none; for templates: how many connections they control |
  * | 60 | u32 packets from the client; for templates: ticks that a new connection restarts its time with, 0: the service's |
  *
- * The index is an array of buckets of eight 32-bit entries (32 bytes): the slot + 1 in the low 24 bits, eight bits of
- * the hash above, 0 for none. Every connection may stand in either of two buckets, in each of them at a place of its own or
- * behind it (around the end), so that lookups mostly find it at once. A second index of the same form
- * finds connections by their replies (NAT and FULLNAT).
+ * An index (`slot-index.ts`) finds connections by their keys, a second one of the same form by their replies (NAT and
+ * FULLNAT).
  *
  * The director and the XDP program, which runs on every CPU, enter and end connections at the same time. A slot is taken
  * by exchanging its tag from free to busy, a connection is ended by exchanging it from in use to busy: only one succeeds.
@@ -37,16 +35,21 @@
  * 2^28 ticks back has expired, anything else is in the future: at 250 Hz that leaves 186 days ahead for the longest
  * persistence (31 days) and needs a sweep every 12 days.
  */
+import { ConnectionKey, hashKey } from './connection-key.ts';
 import { DESTINATION_BYTES, DestinationField, type DestinationTable, Forwarding } from './destinations.ts';
+import { FreeSlots, LOCKS, TABLE_STATE_BYTES, TableState, Tag } from './free-slots.ts';
+import {
+  BUCKET_BYTES,
+  BUCKET_ENTRIES,
+  bucketCount,
+  PLACE_MASK,
+  SlotIndex,
+  secondHash,
+} from './slot-index.ts';
 import { SECRET_WORDS } from './syn-cookie.ts';
 
 export const CONNECTION_BYTES = 64;
 const WORDS = CONNECTION_BYTES / 4;
-export const BUCKET_ENTRIES = 8;
-export const BUCKET_BYTES = BUCKET_ENTRIES * 4;
-const PLACE_MASK = BUCKET_ENTRIES - 1;
-/** Entries in a bucket from which on the other one is preferred, if it has fewer than these. */
-const BUCKET_FULLISH = 6;
 /** The slot field of an index entry has 24 bits. */
 export const MAXIMUM_CAPACITY = 0xfffffe;
 
@@ -104,68 +107,6 @@ const KEY_FLAGS = ConnectionFlag.template | ConnectionFlag.ipv6;
 /** Ticks for which an expired time is still recognised as past. */
 const EXPIRED_WINDOW = 0x10000000;
 
-/** A connection's key as raw words: what a lookup compares. Reused, never allocated per packet. */
-export class ConnectionKey {
-  /** Client address; IPv4 in the first word, the rest 0. */
-  client0 = 0;
-  client1 = 0;
-  client2 = 0;
-  client3 = 0;
-  virtual0 = 0;
-  virtual1 = 0;
-  virtual2 = 0;
-  virtual3 = 0;
-  /** Client port raw in the low half, virtual port raw in the high half. */
-  ports = 0;
-  protocol = 0;
-  /** `ConnectionFlag.template` and `ConnectionFlag.ipv6`. */
-  flags = 0;
-
-  setIpv4(view: DataView, clientAt: number, virtualAt: number): void {
-    this.client0 = view.getInt32(clientAt, true);
-    this.virtual0 = view.getInt32(virtualAt, true);
-    this.client1 = this.client2 = this.client3 = 0;
-    this.virtual1 = this.virtual2 = this.virtual3 = 0;
-  }
-
-  setIpv6(view: DataView, clientAt: number, virtualAt: number): void {
-    this.client0 = view.getInt32(clientAt, true);
-    this.client1 = view.getInt32(clientAt + 4, true);
-    this.client2 = view.getInt32(clientAt + 8, true);
-    this.client3 = view.getInt32(clientAt + 12, true);
-    this.virtual0 = view.getInt32(virtualAt, true);
-    this.virtual1 = view.getInt32(virtualAt + 4, true);
-    this.virtual2 = view.getInt32(virtualAt + 8, true);
-    this.virtual3 = view.getInt32(virtualAt + 12, true);
-  }
-}
-
-/** One step of the finish of MurmurHash3, which is a bijection. */
-function stir(hash: number, multiplier: number, shift: number): number {
-  const product = Math.imul(hash, multiplier);
-  return product ^ (product >>> shift);
-}
-
-/**
- * The hash of a key: the mix of MurmurHash3's finish over addresses, ports and protocol, with a secret seed so that
- * nobody can aim at one bucket. Few steps, because each packet takes them. `bpf/hash.h` computes the same.
- */
-export function hashKey(key: ConnectionKey, seed: number): number {
-  const other = Math.imul(key.virtual0, 0x27d4eb2f) ^ key.ports ^ ((key.protocol << 16) | key.flags);
-  let hash = key.client0 ^ seed;
-  hash ^= hash >>> 16;
-  if (key.flags & ConnectionFlag.ipv6) {
-    hash = stir(hash, 0x85ebca6b, 13) ^ key.client1;
-    hash = stir(hash, 0xc2b2ae35, 16) ^ key.client2;
-    hash = stir(hash, 0x85ebca6b, 13) ^ key.client3;
-    hash = stir(hash, 0xc2b2ae35, 16) ^ key.virtual1;
-    hash = stir(hash, 0x85ebca6b, 13) ^ key.virtual2;
-    hash = stir(hash, 0xc2b2ae35, 16) ^ key.virtual3;
-  }
-  hash = stir(hash, 0x85ebca6b, 13) ^ other;
-  return stir(hash, 0xc2b2ae35, 16);
-}
-
 /** Words of the extension a slot has for FULLNAT, SYN proxy and FTP. */
 export const EXTENSION_WORDS = 16;
 
@@ -196,46 +137,11 @@ export const Extension = {
   answer: 15,
 } as const;
 
-/**
- * What an index takes the second bucket (from bit 3 on), the tag (the top eight bits) and the place in either bucket that
- * is looked at first (the low three) from: an entry stands there, or soon behind it where that was taken. The upper half is folded
- * in first: keys that share their first bucket have the low bits of the hash in common and must differ in this.
- */
-function secondHash(hash: number): number {
-  return Math.imul(hash ^ (hash >>> 16), 0x9e3779b1);
-}
-
-const Tag = { free: 0, used: 1, busy: 2, mask: 0xff } as const;
-
-/**
- * Which slots are free, and the locks, in words (`struct table_state` in bpf/layout.h). The slots are in two regions:
- * those that have an extension, then those that have none. In each, slots from `first` on were never used; freed ones
- * stand in stacks, linked by the word of `expires`: a head has the slot + 1 in its low 24 bits and above them a count that
- * every change raises.
- */
-export const TableState = {
-  size: 0,
-  cookieSecret: 1,
-  region: 16,
-  regionWords: 144,
-  first: 0,
-  end: 1,
-  stack: 16,
-  stackWords: 16,
-  locks: 304,
-} as const;
-const STACKS = 8;
-const LOCKS = 1024;
-export const TABLE_STATE_BYTES = (TableState.locks + LOCKS) * 4;
-const SLOT_BITS = 0xffffff;
-const HEAD_COUNT = 0x1000000;
 /** Attempts to get a lock; who holds one needs it for less than a microsecond. */
 const LOCK_ATTEMPTS = 1_000_000;
 /** Virtual port 21, raw, in the upper half of a key's ports. */
 const FTP_PORT_BITS = 0x1500;
 const TCP = 6;
-/** Times that a place in a bucket is looked for while others take them. */
-const INSERT_ATTEMPTS = 8;
 
 /** The memory a table works on. */
 export interface ConnectionMemory {
@@ -266,11 +172,6 @@ export interface ConnectionTableOptions {
   memory?: ConnectionMemory;
 }
 
-/** Buckets for a capacity: half full at most, a power of two. */
-export function bucketCount(capacity: number): number {
-  return Math.max(2, 2 ** Math.ceil(Math.log2((capacity * 2) / BUCKET_ENTRIES)));
-}
-
 /** Fresh memory for a table in this process. */
 export function makeConnectionMemory(capacity: number): ConnectionMemory {
   const index = bucketCount(capacity) * BUCKET_BYTES;
@@ -295,9 +196,7 @@ export class ConnectionTable {
   readonly #index: SlotIndex;
   readonly #replies: SlotIndex;
   readonly #state: Int32Array;
-  /** Slots that have an extension: the first ones. */
-  readonly #extended: number;
-  #nextStack = 0;
+  readonly #slots: FreeSlots;
 
   constructor(options: ConnectionTableOptions) {
     const { capacity, destinations } = options;
@@ -315,12 +214,14 @@ export class ConnectionTable {
     this.#index = new SlotIndex(memory.buckets, slot => this.#hashOf(slot));
     this.#replies = new SlotIndex(memory.replyBuckets, slot => this.#replyHashOf(slot));
     if (memory.extensions) this.#extension = new Int32Array(memory.extensions);
-    this.#extended = Math.min(
-      capacity,
-      memory.extensions ? Math.floor(this.#extension.length / EXTENSION_WORDS) : capacity,
-    );
+    const extended = memory.extensions ? Math.floor(this.#extension.length / EXTENSION_WORDS) : capacity;
     this.#state = new Int32Array(memory.state ?? new ArrayBuffer(TABLE_STATE_BYTES));
-    this.#adopt();
+    // Nobody in another process holds a lock: there is one daemon, and the program gives them back at once.
+    for (let lock = 0; lock < LOCKS; lock++) Atomics.store(this.#state, TableState.locks + lock, 0);
+    this.#slots = new FreeSlots(this.#state, this.words, {
+      capacity,
+      extended: Math.min(capacity, extended),
+    });
   }
 
   /** Connections and templates in the table. */
@@ -343,9 +244,7 @@ export class ConnectionTable {
 
   /** No record at or behind this slot was ever in use. */
   get highWater(): number {
-    const second = TableState.region + TableState.regionWords;
-    const last = Math.min(this.#state[second + TableState.first] as number, this.capacity);
-    return last > this.#extended ? last : Math.min(this.#state[TableState.region] as number, this.#extended);
+    return this.#slots.highWater;
   }
 
   /**
@@ -355,68 +254,6 @@ export class ConnectionTable {
   get extension(): Int32Array {
     if (this.#extension.length === 0) this.#extension = new Int32Array(this.capacity * EXTENSION_WORDS);
     return this.#extension;
-  }
-
-  /** Finds out what a predecessor left in the memory. */
-  #adopt(): void {
-    const state = this.#state;
-    // Nobody in another process holds a lock: there is one daemon, and the program gives them back at once.
-    for (let lock = 0; lock < LOCKS; lock++) Atomics.store(state, TableState.locks + lock, 0);
-    const second = TableState.region + TableState.regionWords;
-    if (state[second + TableState.end] === this.capacity) return;
-    let end = this.#extended;
-    for (const region of [TableState.region, second]) {
-      const begin = region === second ? this.#extended : 0;
-      let first = begin;
-      for (let slot = begin; slot < end; slot++) {
-        if ((this.words[slot * WORDS] as number) === Tag.free) continue;
-        Atomics.add(state, TableState.size, 1);
-        for (let hole = first; hole < slot; hole++) this.#push(hole);
-        first = slot + 1;
-      }
-      state[region + TableState.first] = first;
-      state[region + TableState.end] = end;
-      end = this.capacity;
-    }
-  }
-
-  /** Puts a free slot into a stack. */
-  #push(slot: number): void {
-    const state = this.#state;
-    const region = slot < this.#extended ? TableState.region : TableState.region + TableState.regionWords;
-    // One stack after the other: every CPU is to find some.
-    this.#nextStack = (this.#nextStack + 1) % STACKS;
-    const at = region + TableState.stack + this.#nextStack * TableState.stackWords;
-    for (;;) {
-      const head = Atomics.load(state, at);
-      this.words[slot * WORDS + 1] = head & SLOT_BITS;
-      Atomics.store(this.words, slot * WORDS, Tag.free);
-      const next = ((head & ~SLOT_BITS) + HEAD_COUNT) | (slot + 1) | 0;
-      if (Atomics.compareExchange(state, at, head, next) === head) return;
-    }
-  }
-
-  /** Takes a slot out of a stack, or one that was never used; -1 if the region has none. It is busy then. */
-  #take(region: number): number {
-    const state = this.#state;
-    for (let stack = 0; stack < STACKS; stack++) {
-      const at = region + TableState.stack + stack * TableState.stackWords;
-      for (;;) {
-        const head = Atomics.load(state, at);
-        const slot = (head & SLOT_BITS) - 1;
-        if (slot < 0) break;
-        const next = (this.words[slot * WORDS + 1] as number) & SLOT_BITS;
-        const rest = ((head & ~SLOT_BITS) + HEAD_COUNT) | next | 0;
-        if (Atomics.compareExchange(state, at, head, rest) !== head) continue;
-        if (Atomics.compareExchange(this.words, slot * WORDS, Tag.free, Tag.busy) === Tag.free) return slot;
-      }
-    }
-    while (Atomics.load(state, region + TableState.first) < (state[region + TableState.end] as number)) {
-      const slot = Atomics.add(state, region + TableState.first, 1);
-      if (slot >= (state[region + TableState.end] as number)) break;
-      if (Atomics.compareExchange(this.words, slot * WORDS, Tag.free, Tag.busy) === Tag.free) return slot;
-    }
-    return -1;
   }
 
   /** The tick that a time in milliseconds falls into, as a signed 32-bit number. */
@@ -556,9 +393,7 @@ export class ConnectionTable {
    * and calls `publish`. Returns the slot, or -1 if the table is full.
    */
   allocate(key: ConnectionKey, flags: number): number {
-    const second = TableState.region + TableState.regionWords;
-    let slot = needsExtension(key, flags) ? -1 : this.#take(second);
-    if (slot < 0) slot = this.#take(TableState.region);
+    const slot = this.#slots.take(needsExtension(key, flags));
     if (slot < 0) return -1;
     const words = this.words;
     const at = slot * WORDS;
@@ -594,7 +429,7 @@ export class ConnectionTable {
     const known = tick === undefined ? -1 : this.find(this.readKey(slot, this.#scratch), tick);
     const published = known < 0 && this.#publish(slot, hash);
     Atomics.store(this.#state, lock, 0);
-    if (!published) this.#push(slot);
+    if (!published) this.#slots.give(slot);
     return published;
   }
 
@@ -627,7 +462,7 @@ export class ConnectionTable {
   remove(slot: number): void {
     this.#index.remove(this.#hashOf(slot), slot);
     if (this.flags(slot) & ConnectionFlag.replies) this.#replies.remove(this.#replyHashOf(slot), slot);
-    this.#push(slot);
+    this.#slots.give(slot);
     Atomics.sub(this.#state, TableState.size, 1);
   }
 
@@ -787,99 +622,4 @@ function needsExtension(key: ConnectionKey, flags: number): boolean {
   if (flags & ConnectionFlag.outSequence) return true;
   if ((flags & ConnectionFlag.forwarding) === Forwarding.fullnat) return true;
   return key.protocol === TCP && key.ports >>> 16 === FTP_PORT_BITS;
-}
-
-/** A hash index of slots: two possible buckets of eight entries each. */
-class SlotIndex {
-  readonly entries: Int32Array;
-  readonly mask: number;
-  readonly #hashOf: (slot: number) => number;
-
-  constructor(buffer: ArrayBufferLike, hashOf: (slot: number) => number) {
-    this.entries = new Int32Array(buffer);
-    this.mask = this.entries.length / BUCKET_ENTRIES - 1;
-    this.#hashOf = hashOf;
-    if (this.mask & (this.mask + 1))
-      throw new RangeError('connection index: the buckets are not a power of two');
-  }
-
-  #firstBucket(hash: number): number {
-    return (hash & this.mask) << 3;
-  }
-
-  #secondBucket(hash: number): number {
-    return ((secondHash(hash) >>> 3) & this.mask) << 3;
-  }
-
-  /** What stands in the two buckets of a hash. */
-  entriesOf(hash: number): number[] {
-    const [first, second] = [this.#firstBucket(hash), this.#secondBucket(hash)];
-    return [first, second].flatMap(bucket => [...this.entries.subarray(bucket, bucket + BUCKET_ENTRIES)]);
-  }
-
-  /** The first free place of the bucket from the hash's own on, or -1. */
-  #hole(bucket: number, second: number): number {
-    for (let step = 0; step < BUCKET_ENTRIES; step++) {
-      const at = bucket + ((second + step) & PLACE_MASK);
-      if (this.entries[at] === 0) return at;
-    }
-    return -1;
-  }
-
-  /** How many entries the bucket has. */
-  #fill(bucket: number): number {
-    let fill = 0;
-    for (let at = bucket; at < bucket + BUCKET_ENTRIES; at++) if (this.entries[at] !== 0) fill++;
-    return fill;
-  }
-
-  insert(hash: number, slot: number): boolean {
-    const place = secondHash(hash);
-    const entry = (place & 0xff000000) | (slot + 1);
-    const first = this.#firstBucket(hash);
-    const second = this.#secondBucket(hash);
-    for (let attempt = 0; attempt < INSERT_ATTEMPTS; attempt++) {
-      // The first bucket is the one a lookup reads first; the second takes over only when it gets full.
-      const isSpared = this.#fill(first) >= BUCKET_FULLISH && this.#fill(second) < BUCKET_FULLISH;
-      let at = this.#hole(isSpared ? second : first, place);
-      if (at < 0) at = this.#hole(isSpared ? first : second, place);
-      if (at >= 0) {
-        if (Atomics.compareExchange(this.entries, at, 0, entry) === 0) return true;
-        continue;
-      }
-      if (this.#displace(first, entry) || this.#displace(second, entry)) return true;
-    }
-    return false;
-  }
-
-  /** Moves one entry of a full bucket to its other bucket and puts this one in the place it left. */
-  #displace(bucket: number, entry: number): boolean {
-    for (let at = bucket; at < bucket + BUCKET_ENTRIES; at++) {
-      const moved = this.entries[at] as number;
-      if (moved === 0) continue;
-      const hash = this.#hashOf((moved & SLOT_BITS) - 1);
-      const first = this.#firstBucket(hash);
-      const other = first === bucket ? this.#secondBucket(hash) : first;
-      const hole = this.#hole(other, secondHash(hash));
-      if (hole < 0 || Atomics.compareExchange(this.entries, hole, 0, moved) !== 0) continue;
-      if (Atomics.compareExchange(this.entries, at, moved, entry) === moved) return true;
-      // It was ended meanwhile.
-      Atomics.compareExchange(this.entries, hole, moved, 0);
-    }
-    return false;
-  }
-
-  remove(hash: number, slot: number): void {
-    if (!this.#removeFrom(this.#firstBucket(hash), slot)) this.#removeFrom(this.#secondBucket(hash), slot);
-  }
-
-  #removeFrom(bucket: number, slot: number): boolean {
-    for (let at = bucket; at < bucket + BUCKET_ENTRIES; at++) {
-      const entry = this.entries[at] as number;
-      if ((entry & SLOT_BITS) === slot + 1 && Atomics.compareExchange(this.entries, at, entry, 0) === entry) {
-        return true;
-      }
-    }
-    return false;
-  }
 }

@@ -10,11 +10,11 @@ import type { Packet } from '../wire/packet.ts';
 import { SCTP_HEADER, SctpChunk } from '../wire/sctp.ts';
 import { TcpFlag } from '../wire/tcp.ts';
 import type { Administration } from './administration.ts';
+import { ConnectionKey } from './connection-key.ts';
 import {
   CONNECTION_BYTES,
   ConnectionField,
   ConnectionFlag,
-  ConnectionKey,
   type ConnectionTable,
   EXTENSION_WORDS,
   Extension,

@@ -11,11 +11,11 @@
 import { formatAddress, parseAddress } from '../wire/address.ts';
 import type { Packet } from '../wire/packet.ts';
 import { fillTcpChecksum, Tcp, TcpFlag, tcpHeaderLength } from '../wire/tcp.ts';
+import { ConnectionKey } from './connection-key.ts';
 import {
   CONNECTION_BYTES,
   ConnectionField,
   ConnectionFlag,
-  ConnectionKey,
   type ConnectionTable,
   EXTENSION_WORDS,
   Extension,

@@ -4,7 +4,8 @@
  */
 
 import { Protocol } from '../wire/ipv4.ts';
-import { ConnectionFlag, type ConnectionKey, type ConnectionTable, NO_DESTINATION } from './connections.ts';
+import type { ConnectionKey } from './connection-key.ts';
+import { ConnectionFlag, type ConnectionTable, NO_DESTINATION } from './connections.ts';
 import { DESTINATION_BYTES, DestinationField, DestinationFlag, Forwarding } from './destinations.ts';
 import { nextSctpState, SctpState } from './sctp-states.ts';
 import type { ServerPool } from './server-pool.ts';

@@ -15,13 +15,8 @@
 import { type Family, formatAddress, parseAddress } from '../wire/address.ts';
 import { swap16 } from '../wire/checksum.ts';
 import { Protocol } from '../wire/ipv4.ts';
-import {
-  ConnectionFlag,
-  ConnectionKey,
-  type ConnectionTable,
-  EXTENSION_WORDS,
-  Extension,
-} from './connections.ts';
+import { ConnectionKey } from './connection-key.ts';
+import { ConnectionFlag, type ConnectionTable, EXTENSION_WORDS, Extension } from './connections.ts';
 import { DESTINATION_BYTES, DestinationField, type DestinationTable, Forwarding } from './destinations.ts';
 import type { Destination, Service } from './service-table.ts';
 import type { Settings } from './settings.ts';

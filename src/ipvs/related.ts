@@ -27,13 +27,8 @@ import { Malformed } from '../wire/malformed.ts';
 import { Packet } from '../wire/packet.ts';
 import { Tcp } from '../wire/tcp.ts';
 import { UDP_HEADER, Udp } from '../wire/udp.ts';
-import {
-  CONNECTION_BYTES,
-  ConnectionField,
-  ConnectionFlag,
-  ConnectionKey,
-  type ConnectionTable,
-} from './connections.ts';
+import { ConnectionKey } from './connection-key.ts';
+import { CONNECTION_BYTES, ConnectionField, ConnectionFlag, type ConnectionTable } from './connections.ts';
 import {
   DESTINATION_BYTES,
   DestinationField,

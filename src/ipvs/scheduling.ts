@@ -5,7 +5,8 @@
 import { parseIpv4Address } from '../wire/address.ts';
 import { Protocol } from '../wire/ipv4.ts';
 import type { Packet } from '../wire/packet.ts';
-import { ConnectionFlag, ConnectionKey } from './connections.ts';
+import { ConnectionKey } from './connection-key.ts';
+import { ConnectionFlag } from './connections.ts';
 import { DESTINATION_BYTES, DestinationField, DestinationFlag, Forwarding } from './destinations.ts';
 import { Drop } from './drops.ts';
 import { explainSelection, type SelectionExplanation } from './explanation.ts';

@@ -7,7 +7,8 @@
  */
 import type { Packet } from '../wire/packet.ts';
 import { UDP_HEADER } from '../wire/udp.ts';
-import type { ConnectionKey, ConnectionTable } from './connections.ts';
+import type { ConnectionKey } from './connection-key.ts';
+import type { ConnectionTable } from './connections.ts';
 
 export const SIP_ENGINE = 'sip';
 

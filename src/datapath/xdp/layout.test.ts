@@ -5,16 +5,10 @@ import { describe, test } from 'node:test';
 import { readBtf, type StructLayout } from '../../../bpf/btf.ts';
 import { buildBpf } from '../../../bpf/build.ts';
 import { missing } from '../../../test/requirements.ts';
-import {
-  BUCKET_BYTES,
-  CONNECTION_BYTES,
-  ConnectionField,
-  EXTENSION_WORDS,
-  Extension,
-  TABLE_STATE_BYTES,
-  TableState,
-} from '../../ipvs/connections.ts';
+import { CONNECTION_BYTES, ConnectionField, EXTENSION_WORDS, Extension } from '../../ipvs/connections.ts';
 import { DESTINATION_BYTES, DestinationField } from '../../ipvs/destinations.ts';
+import { TABLE_STATE_BYTES, TableState } from '../../ipvs/free-slots.ts';
+import { BUCKET_BYTES } from '../../ipvs/slot-index.ts';
 import {
   CONTROL_BYTES,
   ControlField,

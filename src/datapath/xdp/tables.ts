@@ -3,8 +3,10 @@
  * element. Each is a map of one value that is made here as large as it is to be; the program is told how many elements
  * there are by constants, which the verifier reads, too.
  */
-import { BUCKET_BYTES, bucketCount, CONNECTION_BYTES, EXTENSION_WORDS } from '../../ipvs/connections.ts';
+
+import { CONNECTION_BYTES, EXTENSION_WORDS } from '../../ipvs/connections.ts';
 import { DESTINATION_BYTES } from '../../ipvs/destinations.ts';
+import { BUCKET_BYTES, bucketCount } from '../../ipvs/slot-index.ts';
 import { BpfMap, type BpfObject } from '../ffi/libbpf.ts';
 import { PLAN_BLOCK_BYTES, SizeField, TUNNEL_BYTES } from './control.ts';
 

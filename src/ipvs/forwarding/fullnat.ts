@@ -34,11 +34,11 @@ import { IcmpType, Icmpv6Type, Unreachable6Code, UnreachableCode } from '../../w
 import { fillIpv4Checksum, IPV4_DONT_FRAGMENT, Ipv4, Protocol } from '../../wire/ipv4.ts';
 import { HEADROOM, Packet } from '../../wire/packet.ts';
 import { fillTcpChecksum, TCP_HEADER, Tcp, TcpFlag, TcpOption, tcpHeaderLength } from '../../wire/tcp.ts';
+import type { ConnectionKey } from '../connection-key.ts';
 import {
   CONNECTION_BYTES,
   ConnectionField,
   ConnectionFlag,
-  type ConnectionKey,
   type ConnectionTable,
   EXTENSION_WORDS,
   Extension,
