@@ -2,6 +2,7 @@
 import { mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { buildBpf } from '../bpf/build.ts';
 import { Daemon } from '../src/control/daemon.ts';
 import { SystemNames } from '../src/control/names.ts';
 import { request } from '../src/control/request.ts';
@@ -100,6 +101,7 @@ async function measureVirtual(): Promise<void> {
 
 /** The same with the XDP program on an interface of a network namespace: every change goes to the kernel, too. */
 async function measureXdp(): Promise<void> {
+  buildBpf();
   const xdp = new XdpLab();
   try {
     xdp.addEnds();

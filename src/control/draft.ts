@@ -2,12 +2,11 @@
 import type { Director } from '../ipvs/director.ts';
 import { MarkRules, parseMarkRule } from '../ipvs/mark-rules.ts';
 import { distinctPins, formatPin, parsePin } from '../ipvs/pins.ts';
+import { ServiceControls } from '../ipvs/service-controls.ts';
 import type { CounterSource, ServiceTable } from '../ipvs/service-table.ts';
 import { DEFAULT_SETTINGS, parseSetting, settingName } from '../ipvs/settings.ts';
 import type {
-  DestinationSpecification,
   ServiceKey,
-  ServiceSpecification,
   ServiceStatus,
   SyncDaemon,
   SyncRole,
@@ -130,50 +129,15 @@ const NOTHING_COUNTED: CounterSource = {
 };
 
 /** A virtual server that is nothing but its configuration. */
-class DraftServer implements VirtualServer {
+class DraftServer extends ServiceControls implements VirtualServer {
   readonly tableSize = 0;
   timeoutsGiven = false;
   daemonsGiven = false;
-  readonly #table: ServiceTable;
+  protected readonly table: ServiceTable;
 
   constructor(table: ServiceTable) {
-    this.#table = table;
-  }
-
-  addService(service: ServiceSpecification): void {
-    this.#table.add(service);
-  }
-
-  editService(service: ServiceSpecification): void {
-    this.#table.edit(service);
-  }
-
-  deleteService(key: ServiceKey): void {
-    this.#table.delete(key);
-  }
-
-  flush(): void {
-    this.#table.flush();
-  }
-
-  addDestination(service: ServiceKey, destination: DestinationSpecification): void {
-    this.#table.addDestination(service, destination);
-  }
-
-  editDestination(service: ServiceKey, destination: DestinationSpecification): void {
-    this.#table.editDestination(service, destination);
-  }
-
-  deleteDestination(service: ServiceKey, address: string, port: number): void {
-    this.#table.deleteDestination(service, address, port);
-  }
-
-  addLocalAddress(service: ServiceKey, address: string, interfaceName?: string): void {
-    this.#table.addLocalAddress(service, address, interfaceName);
-  }
-
-  deleteLocalAddress(service: ServiceKey, address: string): void {
-    this.#table.deleteLocalAddress(service, address);
+    super();
+    this.table = table;
   }
 
   /** There are no counters. */
@@ -185,34 +149,26 @@ class DraftServer implements VirtualServer {
   }
 
   service(key: ServiceKey): ServiceStatus | undefined {
-    const service = this.#table.find(key);
-    return service && this.#table.status(service, NOTHING_COUNTED);
+    const service = this.table.find(key);
+    return service && this.table.status(service, NOTHING_COUNTED);
   }
 
   connections(): never[] {
     return [];
   }
 
-  timeouts(): Timeouts {
-    return this.#table.timeouts();
-  }
-
-  setTimeouts(timeouts: Timeouts): void {
-    this.#table.setTimeouts(timeouts);
+  override setTimeouts(timeouts: Timeouts): void {
+    super.setTimeouts(timeouts);
     this.timeoutsGiven = true;
   }
 
-  startSyncDaemon(daemon: SyncDaemon): void {
-    this.#table.startSyncDaemon(daemon);
+  override startSyncDaemon(daemon: SyncDaemon): void {
+    super.startSyncDaemon(daemon);
     this.daemonsGiven = true;
   }
 
-  stopSyncDaemon(role: SyncRole): void {
-    this.#table.stopSyncDaemon(role);
+  override stopSyncDaemon(role: SyncRole): void {
+    super.stopSyncDaemon(role);
     this.daemonsGiven = true;
-  }
-
-  syncDaemons(): SyncDaemon[] {
-    return this.#table.syncDaemons();
   }
 }

@@ -13,6 +13,7 @@ import type { PlanChange } from './plan.ts';
 import { SCHEDULERS } from './schedulers/registry.ts';
 import { SCTP_STATE_NAMES } from './sctp-states.ts';
 import type { ServerPool } from './server-pool.ts';
+import { ServiceControls } from './service-controls.ts';
 import { PROTOCOL_NUMBERS, type ServiceIndex } from './service-index.ts';
 import {
   type CounterSource,
@@ -46,7 +47,7 @@ import { TCP_STATE_NAMES } from './tcp-states.ts';
 const EXPIRY_DELAY = 10;
 const SCHEDULER_NAMES: ReadonlySet<string> = new Set(SCHEDULERS.keys());
 
-export class Administration implements VirtualServer {
+export class Administration extends ServiceControls implements VirtualServer {
   readonly tableSize: number;
   /** Milliseconds: the time listings are made for; the director sets it. */
   now = 0;
@@ -73,7 +74,7 @@ export class Administration implements VirtualServer {
   readonly #host: HostAddresses;
   /** When a server was last deleted whose connections are to end, milliseconds. */
   #serversWentAt: number | undefined;
-  readonly #table: ServiceTable;
+  protected readonly table: ServiceTable;
   readonly #tallies = new Map<Service, Tally>();
   readonly #total = new Tally();
   readonly #sums = new Float64Array(COUNTER_STRIDE);
@@ -89,6 +90,7 @@ export class Administration implements VirtualServer {
     tableSize: number,
     locals: LocalAddresses,
   ) {
+    super();
     this.tableSize = tableSize;
     this.#settings = settings;
     this.#locals = locals;
@@ -96,7 +98,7 @@ export class Administration implements VirtualServer {
     this.#lifecycle = lifecycle;
     this.#pool = lifecycle.pool;
     this.#index = index;
-    this.#table = new ServiceTable({
+    this.table = new ServiceTable({
       schedulers: SCHEDULER_NAMES,
       host,
       listener: this.#listener(),
@@ -112,7 +114,7 @@ export class Administration implements VirtualServer {
 
   /** Takes a sample of all rates; to be called every `ESTIMATION_PERIOD`. */
   estimate(): void {
-    for (const service of this.#table.services()) {
+    for (const service of this.table.services()) {
       for (const { index } of service.destinations) {
         this.#pool.estimate(index, ESTIMATION_PERIOD);
       }
@@ -131,7 +133,7 @@ export class Administration implements VirtualServer {
    * @param engine only of services with this persistence engine
    */
   translatedServer(packet: Packet, engine?: string): Destination | undefined {
-    for (const service of this.#table.services()) {
+    for (const service of this.table.services()) {
       if (engine !== undefined && service.specification.persistenceEngine !== engine) continue;
       for (const destination of service.destinations) {
         if (!isTranslated(destination) || destination.family !== packet.family) continue;
@@ -171,7 +173,7 @@ export class Administration implements VirtualServer {
   #totalCounters(): Float64Array {
     const sums = new Float64Array(COUNTER_STRIDE);
     sums.set(this.#total.totals);
-    for (const service of this.#table.services()) {
+    for (const service of this.table.services()) {
       const counters = this.#countersOf(service);
       for (let counter = 0; counter < 5; counter++) {
         sums[counter] = (sums[counter] as number) + (counters[counter] as number);
@@ -197,7 +199,7 @@ export class Administration implements VirtualServer {
   #listener(): ServiceTableListener {
     return {
       serviceAdded: service => {
-        if (this.#table.size > this.serviceCapacity) {
+        if (this.table.size > this.serviceCapacity) {
           throw new IpvsError(
             'ENOMEM',
             `no room for more than ${this.serviceCapacity} services${this.advice}`,
@@ -298,17 +300,17 @@ export class Administration implements VirtualServer {
   }
 
   get serviceCount(): number {
-    return this.#table.size;
+    return this.table.size;
   }
 
   /** The services as they are, with their plans; not to be changed. */
   serviceObjects(): Iterable<Service> {
-    return this.#table.services();
+    return this.table.services();
   }
 
   /** One service as it is; undefined if there is none. Not to be changed. */
   serviceObject(key: ServiceKey): Service | undefined {
-    return this.#table.find(key);
+    return this.table.find(key);
   }
 
   /** A table with nothing in it, and the same checks: to try a configuration on. */
@@ -330,80 +332,36 @@ export class Administration implements VirtualServer {
     service.plan = SCHEDULERS.get(scheduler)?.compile(servers, schedulerFlags, change, service.plan);
   }
 
-  addService(service: ServiceSpecification): void {
-    this.#table.add(service);
-  }
-
-  editService(service: ServiceSpecification): void {
-    this.#table.edit(service);
-  }
-
-  deleteService(key: ServiceKey): void {
-    this.#table.delete(key);
-  }
-
-  flush(): void {
-    this.#table.flush();
-  }
-
-  addDestination(service: ServiceKey, destination: DestinationSpecification): void {
-    this.#table.addDestination(service, destination);
-  }
-
-  editDestination(service: ServiceKey, destination: DestinationSpecification): void {
-    this.#table.editDestination(service, destination);
-  }
-
-  deleteDestination(service: ServiceKey, address: string, port: number): void {
-    this.#table.deleteDestination(service, address, port);
-  }
-
   /** Gives a service exactly these destinations, newest first, in one step; see `ServiceTable.replaceDestinations`. */
   replaceDestinations(service: ServiceKey, destinations: readonly DestinationSpecification[]): void {
-    this.#table.replaceDestinations(service, destinations);
+    this.table.replaceDestinations(service, destinations);
   }
 
   /** Puts the services into an order: `serviceKeyText` of each, oldest first. */
   arrange(names: readonly string[]): void {
-    this.#table.arrange(names);
+    this.table.arrange(names);
   }
 
-  addLocalAddress(service: ServiceKey, address: string, interfaceName?: string): void {
-    this.#table.addLocalAddress(service, address, interfaceName);
-  }
-
-  deleteLocalAddress(service: ServiceKey, address: string): void {
-    this.#table.deleteLocalAddress(service, address);
-  }
-
-  startSyncDaemon(daemon: SyncDaemon): void {
-    const started = this.#table.startSyncDaemon(daemon);
+  override startSyncDaemon(daemon: SyncDaemon): void {
+    const started = this.table.startSyncDaemon(daemon);
     this.isBackup ||= daemon.role === 'backup';
     this.changed({ kind: 'daemon-started', daemon: started });
   }
 
-  stopSyncDaemon(role: SyncRole): void {
-    this.#table.stopSyncDaemon(role);
+  override stopSyncDaemon(role: SyncRole): void {
+    this.table.stopSyncDaemon(role);
     if (role === 'backup') this.isBackup = false;
     this.changed({ kind: 'daemon-stopped', role });
   }
 
-  syncDaemons(): SyncDaemon[] {
-    return this.#table.syncDaemons();
-  }
-
-  timeouts(): Timeouts {
-    return this.#table.timeouts();
-  }
-
-  setTimeouts(timeouts: Timeouts): void {
-    this.#table.setTimeouts(timeouts);
+  override setTimeouts(timeouts: Timeouts): void {
+    this.table.setTimeouts(timeouts);
     this.#lifecycle.timeouts.set(timeouts);
-    this.changed({ kind: 'timeouts', timeouts: this.#table.timeouts() });
+    this.changed({ kind: 'timeouts', timeouts: this.table.timeouts() });
   }
 
   zero(key?: ServiceKey): void {
-    const services = key === undefined ? this.#table.services() : [this.#table.require(key)];
+    const services = key === undefined ? this.table.services() : [this.table.require(key)];
     const total = this.#totalCounters();
     for (const service of services) this.#zeroService(service);
     // What services forget, the whole director still counts.
@@ -420,7 +378,7 @@ export class Administration implements VirtualServer {
   }
 
   services(): ServiceStatus[] {
-    return this.#table.services().map(service => this.#table.status(service, this.#counterSource));
+    return this.table.services().map(service => this.table.status(service, this.#counterSource));
   }
 
   /** What a `Counter` of a service gains a second, as `service` states it. */
@@ -429,8 +387,8 @@ export class Administration implements VirtualServer {
   }
 
   service(key: ServiceKey): ServiceStatus | undefined {
-    const service = this.#table.find(key);
-    return service && this.#table.status(service, this.#counterSource);
+    const service = this.table.find(key);
+    return service && this.table.status(service, this.#counterSource);
   }
 
   /** Counters of the whole director. */

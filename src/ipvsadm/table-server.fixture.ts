@@ -1,15 +1,11 @@
 /** A virtual server that is nothing but its configuration, for tests of the command. */
+import { ServiceControls } from '../ipvs/service-controls.ts';
 import { type CounterSource, type HostAddresses, ServiceTable } from '../ipvs/service-table.ts';
 import type {
   ConnectionStatus,
-  DestinationSpecification,
   ServiceKey,
-  ServiceSpecification,
   ServiceStatus,
   Statistics,
-  SyncDaemon,
-  SyncRole,
-  Timeouts,
   VirtualServer,
 } from '../ipvs/specification.ts';
 import { formatAddress } from '../wire/address.ts';
@@ -49,48 +45,12 @@ export const RECORDED_HOST: HostAddresses = {
   interfaceMtu: name => ({ lo: 65536, eth0: 1500 })[name],
 };
 
-export class TableServer implements VirtualServer {
+export class TableServer extends ServiceControls implements VirtualServer {
   readonly tableSize = 4096;
-  readonly table = new ServiceTable({ schedulers: SCHEDULERS, host: RECORDED_HOST });
+  override readonly table = new ServiceTable({ schedulers: SCHEDULERS, host: RECORDED_HOST });
   /** What `connections()` answers. */
   connectionList: ConnectionStatus[] = [];
   counters = NOTHING_COUNTED;
-
-  addService(service: ServiceSpecification): void {
-    this.table.add(service);
-  }
-
-  editService(service: ServiceSpecification): void {
-    this.table.edit(service);
-  }
-
-  deleteService(key: ServiceKey): void {
-    this.table.delete(key);
-  }
-
-  flush(): void {
-    this.table.flush();
-  }
-
-  addDestination(service: ServiceKey, destination: DestinationSpecification): void {
-    this.table.addDestination(service, destination);
-  }
-
-  editDestination(service: ServiceKey, destination: DestinationSpecification): void {
-    this.table.editDestination(service, destination);
-  }
-
-  deleteDestination(service: ServiceKey, address: string, port: number): void {
-    this.table.deleteDestination(service, address, port);
-  }
-
-  addLocalAddress(service: ServiceKey, address: string, interfaceName?: string): void {
-    this.table.addLocalAddress(service, address, interfaceName);
-  }
-
-  deleteLocalAddress(service: ServiceKey, address: string): void {
-    this.table.deleteLocalAddress(service, address);
-  }
 
   zero(service?: ServiceKey): void {
     if (service) this.table.require(service);
@@ -107,25 +67,5 @@ export class TableServer implements VirtualServer {
 
   connections(): ConnectionStatus[] {
     return this.connectionList;
-  }
-
-  timeouts(): Timeouts {
-    return this.table.timeouts();
-  }
-
-  setTimeouts(timeouts: Timeouts): void {
-    this.table.setTimeouts(timeouts);
-  }
-
-  startSyncDaemon(daemon: SyncDaemon): void {
-    this.table.startSyncDaemon(daemon);
-  }
-
-  stopSyncDaemon(role: SyncRole): void {
-    this.table.stopSyncDaemon(role);
-  }
-
-  syncDaemons(): SyncDaemon[] {
-    return this.table.syncDaemons();
   }
 }

@@ -7,6 +7,7 @@ import { Terminal } from '../../../test/terminal.ts';
 import { runBin, startDaemon, temporaryFolder } from '../../control/daemon.fixture.ts';
 import type { DaemonStatus } from '../../control/routes/status.ts';
 import type { ServiceStatus, Statistics } from '../../ipvs/specification.ts';
+import { NO_STATISTICS } from '../../ipvsadm/table-server.fixture.ts';
 import { type Look, sampleOf } from './sample.ts';
 import { keysOf } from './screen.ts';
 import { FIRST_VIEW, screenLines, viewAfter } from './view.ts';
@@ -15,19 +16,6 @@ import { FIRST_VIEW, screenLines, viewAfter } from './view.ts';
 const PROMPT = /^bash-[\d.]+[#$]$/m;
 
 const ROOT = join(import.meta.dirname, '../../..');
-
-const zero: Statistics = {
-  connections: 0,
-  inPackets: 0,
-  outPackets: 0,
-  inBytes: 0,
-  outBytes: 0,
-  connectionRate: 0,
-  inPacketRate: 0,
-  outPacketRate: 0,
-  inByteRate: 0,
-  outByteRate: 0,
-};
 
 function service(port: number, statistics: Partial<Statistics>): ServiceStatus {
   return {
@@ -38,7 +26,7 @@ function service(port: number, statistics: Partial<Statistics>): ServiceStatus {
     persistenceNetmask: '255.255.255.255',
     persistenceEngine: '',
     onePacket: false,
-    statistics: { ...zero, ...statistics },
+    statistics: { ...NO_STATISTICS, ...statistics },
     destinations: [
       {
         address: '10.0.0.7',
@@ -53,7 +41,7 @@ function service(port: number, statistics: Partial<Statistics>): ServiceStatus {
         activeConnections: 1234,
         inactiveConnections: 5,
         persistentConnections: 0,
-        statistics: { ...zero, ...statistics },
+        statistics: { ...NO_STATISTICS, ...statistics },
       },
     ],
   } as unknown as ServiceStatus;
@@ -75,9 +63,9 @@ function look(at: number, services: ServiceStatus[], more: Partial<DaemonStatus>
     datapath: { kind: 'xdp', interfaces: ['eth0 native'], capacity: 10000 },
     ...more,
   };
-  const total = { ...zero };
+  const total = { ...NO_STATISTICS };
   for (const { statistics } of services)
-    for (const name of Object.keys(zero) as (keyof Statistics)[]) total[name] += statistics[name];
+    for (const name of Object.keys(NO_STATISTICS) as (keyof Statistics)[]) total[name] += statistics[name];
   return { at, status, services, total };
 }
 

@@ -58,56 +58,42 @@ export function drainRoutes(environment: RouteEnvironment): Route[] {
   const left = (selection: DrainSelection): Drained => ({
     servers: whatIsLeft(director, selection, datapath.now()),
   });
+  /** What a step is about; it answers with the servers as they are, or as they were. */
+  const step = (
+    path: string,
+    summary: string,
+    handle: (selection: DrainSelection) => Drained | Promise<Drained>,
+    refusals: Record<number, string> = REFUSALS,
+  ): Route =>
+    route({
+      method: 'POST',
+      path,
+      summary,
+      body: SELECTION,
+      answer: SERVERS,
+      refusals,
+      handle: ({ body }) => handle(selectionOf(body)),
+    });
   return [
-    route({
-      method: 'POST',
-      path: '/drain',
-      summary: 'Quiesce servers: no new connections from now on',
-      body: SELECTION,
-      answer: SERVERS,
-      refusals: REFUSALS,
-      handle: async ({ body }) => {
-        const selection = selectionOf(body);
-        const before = left(selection);
-        await quiesce(configuration, director, selection);
-        return before;
-      },
+    step('/drain', 'Quiesce servers: no new connections from now on', async selection => {
+      const before = left(selection);
+      await quiesce(configuration, director, selection);
+      return before;
     }),
-    route({
-      method: 'POST',
-      path: '/drain/left',
-      summary: 'Say what is left of servers',
-      body: SELECTION,
-      answer: SERVERS,
-      refusals: REFUSALS,
-      handle: ({ body }) => left(selectionOf(body)),
-    }),
-    route({
-      method: 'POST',
-      path: '/drain/remove',
-      summary: 'Remove quiesced servers',
-      body: SELECTION,
-      answer: SERVERS,
-      refusals: { ...REFUSALS, 409: 'One of them has weight again; nothing is removed.' },
-      handle: async ({ body }) => {
-        const selection = selectionOf(body);
+    step('/drain/left', 'Say what is left of servers', left),
+    step(
+      '/drain/remove',
+      'Remove quiesced servers',
+      async selection => {
         const before = left(selection);
         await removeDrained(configuration, director, selection);
         return before;
       },
-    }),
-    route({
-      method: 'POST',
-      path: '/drain/cancel',
-      summary: 'Give quiesced servers the weight back that they had',
-      body: SELECTION,
-      answer: SERVERS,
-      refusals: REFUSALS,
-      handle: async ({ body }) => {
-        const selection = selectionOf(body);
-        await bringBack(configuration, director, selection);
-        return left(selection);
-      },
+      { ...REFUSALS, 409: 'One of them has weight again; nothing is removed.' },
+    ),
+    step('/drain/cancel', 'Give quiesced servers the weight back that they had', async selection => {
+      await bringBack(configuration, director, selection);
+      return left(selection);
     }),
   ];
 }
