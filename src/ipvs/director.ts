@@ -40,7 +40,8 @@ import type { HostAddresses, Service } from './service-table.ts';
 import { DEFAULT_SETTINGS, parseSetting, type Settings, settingName } from './settings.ts';
 import { SIP_ENGINE, SipTemplates } from './sip.ts';
 import { COUNTER_STRIDE, Counter, ESTIMATION_PERIOD } from './statistics.ts';
-import { isAcknowledgement, isBehindProxy, isPlainSyn, isProxied, SynProxy } from './syn-proxy.ts';
+import { SynProxy } from './syn-proxy.ts';
+import { isAcknowledgement, isBehindProxy, isPlainSyn, isProxied } from './syn-segments.ts';
 import { TcpDirection, TcpState } from './tcp-states.ts';
 import { TimeoutTable } from './timeouts.ts';
 

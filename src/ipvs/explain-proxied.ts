@@ -4,7 +4,8 @@ import { tcpSum } from '../wire/tcp.ts';
 import { Drop } from './drops.ts';
 import type { Decision, Departure, PacketExplanation } from './explain.ts';
 import type { Network } from './network.ts';
-import { isAcknowledgement, isPlainSyn, type SynProxy } from './syn-proxy.ts';
+import type { SynProxy } from './syn-proxy.ts';
+import { isAcknowledgement, isPlainSyn } from './syn-segments.ts';
 
 export interface ProxiedExplanation {
   decision: Decision;

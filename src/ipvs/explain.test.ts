@@ -19,6 +19,7 @@ import { DROP_NAMES } from './drops.ts';
 import type { PacketExplanation } from './explain.ts';
 import { explanationText } from './explanation-text.ts';
 import { MarkRules, parseMarkRule } from './mark-rules.ts';
+import { sequenceOf } from './segments.fixture.ts';
 
 const VIP = '10.0.0.3';
 const SCHEDULERS = ['rr', 'wrr', 'lc', 'wlc', 'sed', 'nq', 'fo', 'ovf', 'sh', 'dh', 'mh', 'lblc', 'lblcr'];
@@ -105,6 +106,7 @@ interface Setting {
   persistence: number;
   onePacket: boolean;
   marked: boolean;
+  synProxy: boolean;
   settings: Record<string, number>;
   upperThreshold: number;
   capacity: number;
@@ -116,6 +118,7 @@ const setting: fc.Arbitrary<Setting> = fc.record({
   persistence: fc.constantFrom(0, 0, 20),
   onePacket: fc.boolean(),
   marked: fc.boolean(),
+  synProxy: fc.boolean(),
   settings: fc.record({
     conn_reuse_mode: fc.nat(3),
     expire_nodest_conn: fc.nat(1),
@@ -135,6 +138,7 @@ const setting: fc.Arbitrary<Setting> = fc.record({
 
 function prepare(chosen: Setting): Bench {
   const { scheduler, method, persistence, onePacket, marked, settings, upperThreshold, capacity } = chosen;
+  const isTranslated = method === 'masq';
   const bench = makeBench({ capacity, settings });
   const { administration } = bench.director;
   const keys = [
@@ -153,6 +157,7 @@ function prepare(chosen: Setting): Bench {
       persistenceTimeout: isSip ? 20 : persistence,
       persistenceEngine: isSip ? 'sip' : '',
       onePacket: onePacket && isSip,
+      synProxy: chosen.synProxy && isTranslated && 'protocol' in key && key.protocol === 'tcp',
     });
   }
   for (const index of [1, 2])
@@ -180,6 +185,9 @@ function serverOf(index: number, { method, upperThreshold }: Pick<Setting, 'meth
   } as const;
 }
 
+/** Of clients. */
+const ISN = 1000;
+
 const FLAGS: Partial<Record<Step['kind'], number>> = {
   syn: TcpFlag.syn,
   ack: TcpFlag.ack,
@@ -188,7 +196,8 @@ const FLAGS: Partial<Record<Step['kind'], number>> = {
   data: TcpFlag.ack | TcpFlag.psh,
 };
 
-function frameOf(step: Step): Uint8Array {
+/** @param cookies of the SYN proxy, by client: they are brought back */
+function frameOf(step: Step, cookies: ReadonlyMap<number, number>): Uint8Array {
   const client = `192.168.77.${5 + step.client}`;
   const port = 40000 + step.client;
   const data = new Uint8Array(step.size);
@@ -197,7 +206,12 @@ function frameOf(step: Step): Uint8Array {
     case 'reply':
       bytes = tcpSegment(
         4,
-        { sourcePort: step.port, destinationPort: port, flags: TcpFlag.syn | TcpFlag.ack },
+        {
+          sourcePort: step.port,
+          destinationPort: port,
+          flags: TcpFlag.syn | TcpFlag.ack,
+          acknowledgement: ISN + 1,
+        },
         data,
       );
       break;
@@ -214,7 +228,10 @@ function frameOf(step: Step): Uint8Array {
       break;
     default: {
       const flags = FLAGS[step.kind] ?? TcpFlag.syn;
-      bytes = tcpSegment(4, { sourcePort: port, destinationPort: step.port, flags }, data);
+      const numbers = flags & TcpFlag.syn ? { sequence: ISN } : { sequence: ISN + 1 };
+      const acknowledgement = (cookies.get(step.client) ?? -1) + 1;
+      const fields = { sourcePort: port, destinationPort: step.port, flags, acknowledgement, ...numbers };
+      bytes = tcpSegment(4, fields, data);
     }
   }
   const protocol =
@@ -269,6 +286,7 @@ test('what is explained happens, and explaining changes nothing', () => {
       const twin = prepare(chosen);
       let now = 1000;
       const packet = new Packet();
+      const cookies = new Map<number, number>();
       for (const each of steps) {
         now += 10;
         if (each.kind === 'wait') now += 15_000 * (1 + each.client);
@@ -277,7 +295,7 @@ test('what is explained happens, and explaining changes nothing', () => {
           change(director, each, chosen);
         }
         if (['wait', 'weight', 'delete', 'add'].includes(each.kind)) continue;
-        const frame = frameOf(each);
+        const frame = frameOf(each, cookies);
         assert.equal(packet.load(frame), Malformed.none);
         const before = stateOf(bench.director);
         const explanation = bench.director.explain(packet, 2, now, each.routedOn);
@@ -287,7 +305,12 @@ test('what is explained happens, and explaining changes nothing', () => {
         const drops = [...bench.director.drops];
         const verdict = bench.director.process(packet, 2, now, each.routedOn);
         const dropped = DROP_NAMES.find((_, index) => bench.director.drops[index] !== drops[index]);
-        const problem = compare(explanation, verdict, dropped, bench.network.take());
+        const sent = bench.network.take();
+        for (const answer of sent.map(parsed)) {
+          if (answer.tcpFlags !== (TcpFlag.syn | TcpFlag.ack)) continue;
+          cookies.set(answer.destinationPort - 40000, sequenceOf(answer));
+        }
+        const problem = compare(explanation, verdict, dropped, sent);
         assert.equal(problem, '', `${explanationText(explanation)}${JSON.stringify(each)}`);
         decisions.add(explanation.decision);
         if (explanation.ended && explanation.server) decisions.add(`${explanation.ended}, with a server`);
@@ -313,6 +336,11 @@ test('what is explained happens, and explaining changes nothing', () => {
     'drop_packet',
     'no server',
     'a new one begins on it, with a server',
+    'answered with a SYN cookie',
+    'no SYN cookie that holds',
+    'no segment of a handshake',
+    'a new connection, by its SYN cookie',
+    'a handshake that the SYN proxy waits for',
   ]) {
     assert.ok(decisions.has(decision), `never came by: ${decision}`);
   }

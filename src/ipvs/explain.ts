@@ -43,7 +43,8 @@ import type { Service } from './service-table.ts';
 import type { Settings } from './settings.ts';
 import { SIP_ENGINE } from './sip.ts';
 import type { ConnectionStatus, ServiceKey } from './specification.ts';
-import { isBehindProxy, isPlainSyn, isProxied, type SynProxy } from './syn-proxy.ts';
+import type { SynProxy } from './syn-proxy.ts';
+import { isBehindProxy, isPlainSyn, isProxied } from './syn-segments.ts';
 
 /** What decides a packet's way; the text of each is for people too. */
 export type Decision =
@@ -398,7 +399,8 @@ export class Explainer {
       const departing = this.#departing(packet, Forwarding.bypass, -1, 0, -1);
       return decide('no server, goes where it was addressed', departing);
     }
-    const isFtpData = !('mark' in service.key) && service.key.port === 21 && packet.destinationPort !== 21;
+    const isFtpData =
+      mayBypass && !('mark' in service.key) && service.key.port === 21 && packet.destinationPort !== 21;
     return decide('no server', isFtpData ? { verdict: 'pass' } : dropped(Drop.noServer));
   }
 

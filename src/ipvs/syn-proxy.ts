@@ -18,10 +18,8 @@
  * answered is not lost. All that a handshake needs but the held segments stands in the connection's record and extension,
  * so a successor goes on with it.
  */
-import { IPV4_HEADER, Protocol } from '../wire/ipv4.ts';
-import { IPV6_HEADER } from '../wire/ipv6.ts';
 import { Packet } from '../wire/packet.ts';
-import { findTcpOption, TCP_HEADER, Tcp, TcpFlag, TcpOption, tcpHeaderLength, tcpSum } from '../wire/tcp.ts';
+import { Tcp, TcpFlag, TcpOption } from '../wire/tcp.ts';
 import {
   CONNECTION_BYTES,
   ConnectionField,
@@ -35,22 +33,15 @@ import { Drop } from './drops.ts';
 import type { Fullnat } from './forwarding/fullnat.ts';
 import { Handshake, isInHandshake, movesNumbersOnly, ProxiedOptions } from './forwarding/proxied.ts';
 import { Timestamp } from './forwarding/tcp-options.ts';
-import { toaLength } from './forwarding/toa.ts';
 import type { Outcome, Way } from './forwarding/way.ts';
 import type { Lifecycle } from './lifecycle.ts';
 import { OwnSegments, tagsOf } from './own-segments.ts';
 import { Refused, type Scheduling } from './scheduling.ts';
 import type { Service } from './service-table.ts';
 import type { Settings } from './settings.ts';
-import {
-  DEFAULT_SEGMENT_SIZE,
-  NO_SCALE,
-  packSynOptions,
-  SynCookies,
-  SynOptions,
-  segmentSizeOf,
-  windowScaleOf,
-} from './syn-cookie.ts';
+import { SynAnswers } from './syn-answers.ts';
+import { NO_SCALE, SynOptions, segmentSizeOf, windowScaleOf } from './syn-cookie.ts';
+import { carriesAnything, isProxied, optionOf } from './syn-segments.ts';
 import { TcpState } from './tcp-states.ts';
 
 /** What the SYN proxy did, by number. */
@@ -79,15 +70,10 @@ export const SYN_PROXY_COUNT_NAMES: readonly string[] = Object.keys(SynProxyCoun
 /** Milliseconds until a server's answer is waited for no more and the SYN is sent again; doubled each time. */
 const FIRST_RETRY = 1000;
 const GREATEST_WINDOW = 0xffff;
-/** Sizes of segments below this make no sense (net.ipv4.tcp_min_snd_mss). */
-const LEAST_SEGMENT_SIZE = 48;
+const NO_TAGS = new Uint8Array(0);
 /** Bytes of frames that may be held for all connections together. */
 const HELD_LIMIT = 32 * 1024 * 1024;
 const GREATEST_SCALE = 14;
-
-const FTP_PORT = 21;
-/** A data connection of active FTP is opened by the server; towards a service it can only be forged. */
-const FTP_DATA_PORT = 20;
 
 /** With a connection that is over: the client's initial sequence number for the next one. */
 const BEGINNING = Handshake.window;
@@ -143,13 +129,15 @@ export class SynProxy {
   readonly #segments = new OwnSegments();
   readonly #released = new Packet();
   readonly #pending = new Map<number, Pending>();
+  readonly #answers: SynAnswers;
   #heldBytes = 0;
-  #cookies: SynCookies | undefined;
 
   constructor(options: SynProxyOptions) {
     this.#options = options;
     this.#settings = options.settings;
     this.#connections = options.connections;
+    const { way, settings, connections, random } = options;
+    this.#answers = new SynAnswers(way, settings, connections, random);
     this.#adopt();
   }
 
@@ -169,77 +157,16 @@ export class SynProxy {
     }
   }
 
-  #cookiesNow(): SynCookies {
-    this.#cookies ??= new SynCookies(this.#connections.cookieSecret(this.#options.random));
-    return this.#cookies;
-  }
-
   /** Answers a client's SYN, of which nothing is kept. */
   answer(service: Service, packet: Packet, now: number): Outcome {
-    const { view, network, transport, networkEnd, sourceAt, bytes } = packet;
-    const family = packet.family === 6 ? 6 : 4;
-    if (tcpSum(view, family, network, transport, networkEnd - transport) !== 0xffff) return Drop.malformed;
-    const { way } = this.#options;
-    const hop = way.network.nextHop(bytes, sourceAt, family);
-    if (!hop) return Drop.noRouteToClient;
-    const segments = this.#segments;
-    const settings = this.#settings;
-    const options = this.#optionsOf(service, packet);
-    const sequence = view.getInt32(transport + Tcp.sequence);
-    const cookie = this.#cookiesNow().make(packet, sequence, options, now);
-    const segmentSize = this.#ownSegmentSize(service, family, hop.mtu);
-    segments.ttl = settings.synproxy_synack_ttl;
-    segments.addSegmentSize(segmentSize);
-    if (options & SynOptions.sack) segments.addSackPermitted();
-    if (options & SynOptions.timestamps) {
-      const at = findTcpOption(view, transport, TcpOption.timestamps);
-      segments.addTimestamps(now, view.getInt32(at + Timestamp.value));
-    }
-    if (windowScaleOf(options) !== NO_SCALE) segments.addWindowScale(settings.synproxy_wscale);
-    const window = Math.min(
-      Math.max(settings.synproxy_ack_skb_store_thresh, 1) * segmentSize,
-      GREATEST_WINDOW,
-    );
-    way.send(segments.like(packet, true, SYN_ACK, cookie, sequence + 1, window), hop);
-    this.#count(SynProxyCount.answered);
-    return Drop.none;
-  }
-
-  /** What the client's SYN asks for and the settings allow. */
-  #optionsOf(service: Service, { view, transport }: Packet): number {
-    const settings = this.#settings;
-    const size = optionOf(view, transport, TcpOption.maximumSegmentSize, 4);
-    const scale = settings.synproxy_wscale === 0 ? -1 : optionOf(view, transport, TcpOption.windowScale, 3);
-    // Where FULLNAT takes them out of the SYN, the server would send none.
-    const mayStamp =
-      settings.synproxy_timestamp !== 0 &&
-      !(service.hasFullnat && settings.fullnat_timestamp_remove_entry !== 0);
-    return packSynOptions(
-      size < 0 ? DEFAULT_SEGMENT_SIZE : view.getUint16(size + 2),
-      scale < 0 ? NO_SCALE : Math.min(view.getUint8(scale + 2), GREATEST_SCALE),
-      mayStamp && optionOf(view, transport, TcpOption.timestamps, 10) >= 0,
-      settings.synproxy_sack !== 0 && optionOf(view, transport, TcpOption.sackPermitted, 2) >= 0,
-    );
-  }
-
-  /** What the client may send at once: as configured, but no more than the way takes with what TOA adds. */
-  #ownSegmentSize(service: Service, family: 4 | 6, mtu: number): number {
-    const { synproxy_init_mss, fullnat_toa_entry, fullnat_mss_adjust_entry } = this.#settings;
-    const passesToa =
-      service.hasFullnat &&
-      (service.specification.clientAddress ?? 'toa') === 'toa' &&
-      fullnat_toa_entry !== 0 &&
-      fullnat_mss_adjust_entry !== 0;
-    const headers = (family === 4 ? IPV4_HEADER : IPV6_HEADER) + TCP_HEADER;
-    const room = mtu - headers - (passesToa ? toaLength(family) : 0);
-    return Math.max(Math.min(synproxy_init_mss, room), LEAST_SEGMENT_SIZE);
+    const outcome = this.#answers.answer(service, packet, now);
+    if (outcome === Drop.none) this.#count(SynProxyCount.answered);
+    return outcome;
   }
 
   /** The `SynOptions` in the cookie that a segment acknowledges; -1 if it is none that holds. */
   readCookie(packet: Packet, now: number): number {
-    const { view, transport } = packet;
-    const cookie = view.getInt32(transport + Tcp.acknowledgement) - 1;
-    return this.#cookiesNow().read(packet, cookie, view.getInt32(transport + Tcp.sequence) - 1, now);
+    return this.#answers.readCookie(packet, now);
   }
 
   /** True for an acknowledgement that makes no connection yet, whatever its cookie. */
@@ -637,42 +564,4 @@ export class SynProxy {
   #count(counter: number): void {
     this.counts[counter] = (this.counts[counter] as number) + 1;
   }
-}
-
-const NO_TAGS = new Uint8Array(0);
-
-/** True for the flags of a connection that the SYN proxy has made. */
-export function isProxied(flags: number): boolean {
-  return (flags & (ConnectionFlag.outSequence | ConnectionFlag.template)) === ConnectionFlag.outSequence;
-}
-
-/** True for a packet to a service that lets its SYNs be answered; not for the data connections of FTP that are expected. */
-export function isBehindProxy({ key, specification }: Service, packet: Packet): boolean {
-  if (!specification.synProxy || packet.protocol !== Protocol.tcp || packet.sourcePort === FTP_DATA_PORT)
-    return false;
-  if ('mark' in key || key.port !== FTP_PORT || packet.destinationPort === FTP_PORT) return true;
-  return specification.persistenceTimeout > 0;
-}
-
-/** True for a TCP packet that can only ask for a connection. */
-export function isPlainSyn(packet: Packet): boolean {
-  const flags = TcpFlag.syn | TcpFlag.ack | TcpFlag.rst | TcpFlag.fin;
-  return packet.protocol === Protocol.tcp && (packet.tcpFlags & flags) === TcpFlag.syn;
-}
-
-/** True for a TCP packet that may bring a cookie back. */
-export function isAcknowledgement(packet: Packet): boolean {
-  const flags = TcpFlag.syn | TcpFlag.ack | TcpFlag.rst;
-  return packet.protocol === Protocol.tcp && (packet.tcpFlags & flags) === TcpFlag.ack;
-}
-
-/** True for a segment with data, or with the end of it. */
-function carriesAnything({ view, transport, networkEnd, tcpFlags }: Packet): boolean {
-  return (tcpFlags & TcpFlag.fin) !== 0 || transport + tcpHeaderLength(view, transport) < networkEnd;
-}
-
-/** Where an option of the right length stands, or -1. */
-function optionOf(view: DataView, transport: number, kind: number, length: number): number {
-  const at = findTcpOption(view, transport, kind);
-  return at >= 0 && view.getUint8(at + 1) === length ? at : -1;
 }
