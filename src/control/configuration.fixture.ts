@@ -14,7 +14,7 @@ const SERVICES = [
   '-f 1',
   '-f 2 -6',
 ];
-const METHODS = ['-g', '-m', '-i', '-i --tun-type gue --tun-port 6080', '-i --tun-type gre --tun-csum'];
+const METHODS = ['-g', '-m', '-b', '-i', '-i --tun-type gue --tun-port 6080', '-i --tun-type gre --tun-csum'];
 
 const service = fc.constantFrom(...SERVICES);
 
@@ -35,8 +35,12 @@ const line: fc.Arbitrary<string> = fc.oneof(
         service,
         fc.constantFrom('rr', 'wrr', 'wlc', 'sh -b sh-port'),
         fc.constantFrom('', ' -p 60', ' -p 300'),
+        fc.constantFrom('', '', ' -j enable', ' -j disable'),
       )
-      .map(([command, key, scheduler, persistence]) => `${command} ${key} -s ${scheduler}${persistence}`),
+      .map(
+        ([command, key, scheduler, persistence, proxy]) =>
+          `${command} ${key} -s ${scheduler}${persistence}${proxy}`,
+      ),
   },
   { weight: 1, arbitrary: service.map(key => `-D ${key}`) },
   {
