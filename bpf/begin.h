@@ -9,6 +9,9 @@
 #include "insert.h"
 #include "select.h"
 
+/* An outcome that is no verdict yet: the packet belongs to a connection that there is. */
+#define GOES_ON -5
+
 /* Sends the first packet of a connection, or leaves that to the director, who finds the connection. */
 static __always_inline int send_first(struct xdp_md *ctx, struct packet *packet)
 {
@@ -219,18 +222,32 @@ static __noinline int give_up(const struct newcomer *newcomer)
 	return 0;
 }
 
+/* Sends a packet on by a connection that there is, which goes on. */
+static __noinline int send_by_known(struct xdp_md *ctx, struct packet *packet)
+{
+	int outcome;
+
+	packet->connection = connection_at(packet->slot);
+	if (!packet->connection)
+		return UP(REASON_NO_CONNECTION);
+	outcome = forward_known(ctx, packet, 0);
+	return outcome == BEGIN ? UP(REASON_SYN) : outcome;
+}
+
 /* Chooses the server, takes a slot and enters the connection. An outcome if that is not to be, else 0. */
 static __always_inline int make_connection(struct packet *packet, const struct service *service,
 					   struct newcomer *newcomer)
 {
-	__u32 known = find_connection(packet->control, &packet->key, packet->protocol, packet->flags, packet->now,
-				      &newcomer->slot) ?
+	__u32 known = find_hashed(newcomer->hash, &packet->key, packet->protocol, packet->flags, packet->now,
+				  &newcomer->slot) ?
 			      newcomer->slot :
 			      NO_SLOT;
 
-	/* It goes on, or another CPU was faster. */
-	if (known != NO_SLOT && !end_replaceable(known))
-		return UP(REASON_SYN);
+	/* It goes on: it was there, or another CPU was faster. */
+	if (known != NO_SLOT && !end_replaceable(known)) {
+		packet->slot = known;
+		return GOES_ON;
+	}
 	/* The place of the one that is over is the first that is free. */
 	newcomer->slot = known;
 	newcomer->index = service->persistence ? choose_by_template(packet, service, newcomer) :
@@ -271,9 +288,14 @@ static __always_inline int start(struct xdp_md *ctx, struct packet *packet)
 		return UP(REASON_NO_CONNECTION);
 	service = family == 4 ? find_service4(packet->protocol, port, packet->key.virtual) :
 				find_service(packet->protocol, family, port, packet->key.virtual);
-	if (!service)
-		return is_service(packet->protocol, family, port, packet->key.virtual) ? UP(REASON_NO_CONNECTION) :
-											 to_host(REASON_NO_SERVICE);
+	newcomer.key = packet->key;
+	if (!service) {
+		if (is_service(packet->protocol, family, port, packet->key.virtual))
+			return UP(REASON_NO_CONNECTION);
+		/* A SYN may belong to a connection of a service that was deleted; of others it is known that they do not. */
+		packet->slot = is_first_segment(packet) ? find_slot(&newcomer) : NO_SLOT;
+		return packet->slot == NO_SLOT ? to_host(REASON_NO_SERVICE) : send_by_known(ctx, packet);
+	}
 	if (!(service->flags & SERVICE_SCHEDULED) || control->flags & CONTROL_NO_NEW)
 		return UP(REASON_NO_CONNECTION);
 	if (packet->protocol == IPPROTO_TCP && (packet->tcp_flags & (TCP_SYN | TCP_RST)) != TCP_SYN)
@@ -284,7 +306,6 @@ static __always_inline int start(struct xdp_md *ctx, struct packet *packet)
 	if (service->flags & SERVICE_ONE_PACKET)
 		return send_once(ctx, packet, service);
 
-	newcomer.key = packet->key;
 	newcomer.hash = hash_key(&packet->key, packet->protocol, packet->flags, control->seed);
 	newcomer.is_sent = time_to_live(packet) > 1 && packet->length <= service->least_mtu && !packet->tags;
 	if (!lock_stripe(newcomer.hash))
@@ -292,7 +313,7 @@ static __always_inline int start(struct xdp_md *ctx, struct packet *packet)
 	outcome = make_connection(packet, service, &newcomer);
 	if (outcome) {
 		unlock_stripe(newcomer.hash);
-		return outcome;
+		return outcome == GOES_ON ? send_by_known(ctx, packet) : outcome;
 	}
 	unlock_after_barrier(newcomer.hash);
 	return send_first(ctx, packet);

@@ -203,30 +203,16 @@ static __noinline int reply_apart(struct xdp_md *ctx, struct packet *packet)
 	return reply(ctx, packet);
 }
 
-/* A packet whose headers are all there: forwarded, or up, or past. */
-static __always_inline int forward(struct xdp_md *ctx, struct packet *packet, int is_reply, int family)
+/* A packet from the client whose connection is known. */
+static __always_inline int forward_known(struct xdp_md *ctx, struct packet *packet, int family)
 {
-	const struct control *control = packet->control;
-	struct connection *connection = 0;
-	struct destination *destination;
-	__u32 index, wanted, method;
+	struct connection *connection = packet->connection;
+	struct destination *destination = destination_at(connection->destination);
+	__u32 wanted = DESTINATION_USED | DESTINATION_AVAILABLE;
+	__u32 method = connection->flags & (FLAG_FORWARDING | FLAG_DIRECTORS);
 
-	packet->now = now_ticks(control);
-	if (!is_reply)
-		connection = find_connection(control, &packet->key, packet->protocol, packet->flags, packet->now,
-					     &packet->slot);
-	if (!connection) {
-		if (!from_server(packet))
-			return BEGIN;
-		return family == 4 ? reply(ctx, packet) : reply_apart(ctx, packet);
-	}
-	method = connection->flags & (FLAG_FORWARDING | FLAG_DIRECTORS);
 	if (connection->flags & FLAG_DIRECTORS)
 		return UP(REASON_METHOD);
-
-	index = connection->destination;
-	destination = destination_at(index);
-	wanted = DESTINATION_USED | DESTINATION_AVAILABLE;
 	if (!destination || (destination->flags & wanted) != wanted)
 		return UP(REASON_UNAVAILABLE);
 	if (!(destination->flags & DESTINATION_RESOLVED))
@@ -236,10 +222,9 @@ static __always_inline int forward(struct xdp_md *ctx, struct packet *packet, in
 	if (packet->tcp_flags & TCP_SYN) {
 		if (method == FORWARDING_FULLNAT || connection->flags & FLAG_OUT_SEQUENCE)
 			return UP(REASON_SYN);
-		if (is_replaceable(control, connection, destination))
+		if (is_replaceable(packet->control, connection, destination))
 			return BEGIN;
 	}
-	packet->connection = connection;
 	packet->destination = destination;
 
 	if (method == FORWARDING_GATE)
@@ -249,6 +234,28 @@ static __always_inline int forward(struct xdp_md *ctx, struct packet *packet, in
 	if (method == FORWARDING_TUNNEL)
 		return family == 4 ? tunnel(ctx, packet) : tunnel_apart(ctx, packet);
 	return UP(REASON_METHOD);
+}
+
+/*
+ * A packet whose headers are all there: forwarded, or up, or past. A SYN mostly begins a connection: begin() looks for the
+ * one that it may belong to, when nobody else can make it.
+ */
+static __always_inline int forward(struct xdp_md *ctx, struct packet *packet, int is_reply, int family)
+{
+	const struct control *control = packet->control;
+
+	packet->now = now_ticks(control);
+	if (!is_reply) {
+		if (family == 4 && is_first_segment(packet) && !from_server(packet))
+			return BEGIN;
+		packet->connection = find_connection(control, &packet->key, packet->protocol, packet->flags, packet->now,
+						     &packet->slot);
+		if (packet->connection)
+			return forward_known(ctx, packet, family);
+	}
+	if (!from_server(packet))
+		return BEGIN;
+	return family == 4 ? reply(ctx, packet) : reply_apart(ctx, packet);
 }
 
 /* True for what the director has to see although it belongs to no connection: it is to a VIP or from a server. */

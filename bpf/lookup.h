@@ -57,11 +57,10 @@ static __always_inline struct connection *find_in_bucket(const struct bucket *bu
 	return 0;
 }
 
-/* The live connection with this key, or null. */
-static __always_inline struct connection *find_connection(const struct control *control, const struct key *key,
-							  __u8 protocol, __u32 flags, __u32 now, __u32 *slot)
+/* The live connection with this key, whose hash is known, or null. */
+static __always_inline struct connection *find_hashed(__u32 hash, const struct key *key, __u8 protocol, __u32 flags,
+						      __u32 now, __u32 *slot)
 {
-	__u32 hash = hash_key(key, protocol, flags, control->seed);
 	__u32 second = second_hash(hash);
 	struct connection *found;
 
@@ -69,6 +68,12 @@ static __always_inline struct connection *find_connection(const struct control *
 	if (found)
 		return found;
 	return find_in_bucket(bucket_of(&buckets, second >> 3), second, key, protocol, flags, now, slot);
+}
+
+static __always_inline struct connection *find_connection(const struct control *control, const struct key *key,
+							  __u8 protocol, __u32 flags, __u32 now, __u32 *slot)
+{
+	return find_hashed(hash_key(key, protocol, flags, control->seed), key, protocol, flags, now, slot);
 }
 
 /*

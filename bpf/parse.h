@@ -119,6 +119,12 @@ static __always_inline int is_icmp_piece(const struct ipv6hdr *ip, const void *e
 	       *(const __u16 *)(header + 2) & IPV6_FRAGMENT;
 }
 
+/* True for the segment that a client opens a connection with. */
+static __always_inline int is_first_segment(const struct packet *packet)
+{
+	return (packet->tcp_flags & (TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK)) == TCP_SYN;
+}
+
 static __always_inline __u8 time_to_live(const struct packet *packet)
 {
 	return packet->flags & FLAG_IPV6 ? packet->ipv6->hop_limit : packet->ipv4->ttl;
