@@ -14,14 +14,6 @@
 #define HASH_PLACES 256
 #define MAGLEV_PLACES 4093
 
-static __always_inline __u32 plan_word(__u32 at)
-{
-	__u32 number = at / PLAN_WORDS;
-	struct plan_block *block = plan_block_at(number);
-
-	return block ? block->words[at % PLAN_WORDS] : NO_CHOICE;
-}
-
 static __always_inline int is_eligible(const struct destination *destination)
 {
 	return destination && (destination->flags & (DESTINATION_AVAILABLE | DESTINATION_OVERLOADED)) ==
@@ -150,42 +142,34 @@ static __always_inline __u32 select_hashed(const struct service *service, const 
 	return eligible_in(service->at + place);
 }
 
-/* The least load over weight; weights are small enough here (see the daemon) that products fit. */
-__noinline __u32 select_least(const struct service *service)
+/*
+ * The least load over weight; weights are small enough here (see the daemon) that products fit. What differs between the
+ * schedulers is decided before the loop: a server costs three nanoseconds.
+ */
+static __always_inline __u32 least_of(const struct service *service, int is_expected_delay)
 {
 	__u64 least_load = 0, least_weight = 1;
-	__u32 kind, length, number, least = NO_CHOICE;
-	struct plan_block *block = 0;
+	__u32 kind = service->kind, length = service->length, at = service->at, least = NO_CHOICE;
+	/* nq takes the first server without an active connection. */
+	__u32 idle = kind == PLAN_NQ ? 0 : NO_CHOICE;
+	__u32 weights = kind == PLAN_LC ? 0 : ~0, no_weights = kind == PLAN_LC;
 
-	if (!service)
-		return NO_CHOICE;
-	kind = service->kind;
-	length = service->length;
-	/* A plan begins with a block. */
-	number = service->at / PLAN_WORDS;
 	for (__u32 place = 0; place < LONGEST_SCAN; place++) {
-		struct destination *destination;
+		const struct destination *destination;
 		__u64 load, weight;
-		__u32 index;
+		__u32 index, active;
 
 		if (place >= length)
 			break;
-		if (place % PLAN_WORDS == 0)
-			block = plan_block_at(number);
-		if (!block)
-			break;
-		index = block->words[place % PLAN_WORDS];
-		if (place % PLAN_WORDS == PLAN_WORDS - 1)
-			number++;
+		index = plan_word(at + place);
 		destination = destination_at(index);
 		if (!is_eligible(destination))
 			continue;
-		if (kind == PLAN_NQ && destination->active == 0)
+		active = destination->active;
+		if (active == idle)
 			return index;
-		load = kind == PLAN_SED || kind == PLAN_NQ ?
-			       (__u64)destination->active + 1 :
-			       (__u64)destination->active * 256 + destination->inactive;
-		weight = kind == PLAN_LC ? 1 : destination->weight;
+		load = is_expected_delay ? (__u64)active + 1 : (__u64)active * 256 + destination->inactive;
+		weight = (destination->weight & weights) | no_weights;
 		if (least == NO_CHOICE || least_load * weight > load * least_weight) {
 			least = index;
 			least_load = load;
@@ -193,6 +177,13 @@ __noinline __u32 select_least(const struct service *service)
 		}
 	}
 	return least;
+}
+
+__noinline __u32 select_least(const struct service *service)
+{
+	if (!service)
+		return NO_CHOICE;
+	return service->kind == PLAN_SED || service->kind == PLAN_NQ ? least_of(service, 1) : least_of(service, 0);
 }
 
 /* The greatest weight; for ovf of those with no more active connections than weight. */

@@ -45,7 +45,7 @@ export const SizeField = {
   bucketMask: 4,
   extensions: 8,
   destinations: 12,
-  plans: 16,
+  planMask: 16,
 } as const;
 export const SIZE_BYTES = 20;
 

@@ -59,7 +59,8 @@ export function makeTables(
     extensions: Math.ceil(connections * EXTENDED_SHARE),
     destinations,
     tunnels: destinations,
-    plans: Math.max(PLAN_BLOCKS, PLAN_BLOCKS_OF_SERVICE * services),
+    // A power of two: the program finds a place by a mask.
+    plans: 2 ** Math.ceil(Math.log2(Math.max(PLAN_BLOCKS, PLAN_BLOCKS_OF_SERVICE * services))),
   };
   const tables = new Map<string, BpfMap>();
   try {
@@ -81,6 +82,6 @@ export function useTables(object: BpfObject, tables: ReadonlyMap<string, BpfMap>
   sizes.setUint32(SizeField.bucketMask, count('buckets') - 1, true);
   sizes.setUint32(SizeField.extensions, count('extensions'), true);
   sizes.setUint32(SizeField.destinations, count('destinations'), true);
-  sizes.setUint32(SizeField.plans, count('plans'), true);
+  sizes.setUint32(SizeField.planMask, (count('plans') * PLAN_BLOCK_BYTES) / 4 - 1, true);
   for (const [name, map] of tables) object.reuse(name, map);
 }
