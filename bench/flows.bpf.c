@@ -89,7 +89,8 @@ int generate(struct xdp_md *ctx)
 		to[word] = ((__u32 *)state->headers)[word];
 	((__u16 *)to)[6] = ((__u16 *)state->headers)[6];
 	for (int at = 14; at < 54; at += 4)
-		*(__u32 *)((void *)to + at) = *(__u32 *)((void *)state->headers + at);
+		if (at != 22)
+			*(__u32 *)((void *)to + at) = *(__u32 *)((void *)state->headers + at);
 	if (state->address_at == 26)
 		*(__u32 *)((void *)to + 26) = flow->address;
 	else
@@ -97,7 +98,8 @@ int generate(struct xdp_md *ctx)
 	*(__u32 *)((void *)to + 34) = flow->ports;
 	sum = state->sum + (flow->address >> 16) + (flow->address & 0xffff);
 	sum = (sum & 0xffff) + (sum >> 16);
-	*(__u16 *)((void *)to + 24) = ~((sum & 0xffff) + (sum >> 16));
+	/* Time to live, protocol and checksum: a checksum over the header reads them as one word. */
+	*(__u32 *)((void *)to + 22) = *(__u16 *)((void *)state->headers + 22) | ~((sum & 0xffff) + (sum >> 16)) << 16;
 
 	if (state->sent == state->first)
 		state->began = bpf_ktime_get_ns();

@@ -73,7 +73,8 @@ static __always_inline int translate(struct xdp_md *ctx, struct packet *packet)
 	/* FULLNAT, or made by the SYN proxy, or both; else 0. */
 	__u32 moves = connection->flags & (FLAG_FORWARDING | FLAG_OUT_SEQUENCE);
 	struct extension *extension = 0;
-	__u64 sum = 0;
+	__u32 ports;
+	__u64 header, sum = 0;
 
 	if (packet->length > destination->mtu)
 		return UP(REASON_TOO_BIG);
@@ -90,15 +91,18 @@ static __always_inline int translate(struct xdp_md *ctx, struct packet *packet)
 			return UP(REASON_METHOD);
 	}
 	account(packet);
-	decrement(packet);
+	header = replace_target(packet, destination->address);
+	ports = (packet->key.ports & 0xffff) | (__u32)connection->destination_port << 16;
 	if (extension) {
 		if (packet->protocol == IPPROTO_TCP)
-			sum += move_request(packet, extension, end);
-		if (moves & FLAG_FORWARDING)
-			sum += replace_source(packet, extension->local, connection->local_port);
+			sum = move_request(packet, extension, end);
+		if (moves & FLAG_FORWARDING) {
+			header += replace_source(packet, extension->local);
+			ports = connection->local_port | (ports & 0xffff0000);
+		}
 	}
-	sum += replace_target(packet, destination->address, connection->destination_port);
-	update_checksum(packet, end, sum);
+	settle_header(packet, header);
+	update_checksum(packet, end, sum + header + replace_ports(packet, ports));
 	return leave(ctx, interface, packet->ethernet, destination->next_mac, destination->interface_index);
 }
 
@@ -130,11 +134,12 @@ static __always_inline int reply(struct xdp_md *ctx, struct packet *packet)
 	struct connection *connection;
 	struct destination *destination;
 	struct hop *hop;
-	__u32 slot = 0, index, moves;
-	__u64 sum = 0;
+	__u32 ports, index, moves;
+	__u64 header, sum = 0;
 
 	turn(&packet->key, packet->flags);
-	connection = find_reply(control, &packet->key, packet->protocol, packet->flags, packet->now, &slot);
+	connection = find_reply(control, &packet->key, packet->protocol, packet->flags, packet->now, &packet->slot,
+				&extension);
 	if (!connection)
 		return BEGIN;
 	if (connection->flags & (FLAG_DIRECTORS | FLAG_NO_OUTPUT))
@@ -154,7 +159,8 @@ static __always_inline int reply(struct xdp_md *ctx, struct packet *packet)
 		return UP(REASON_NO_CHECKSUM);
 	moves = connection->flags & (FLAG_FORWARDING | FLAG_OUT_SEQUENCE);
 	if (moves) {
-		extension = extension_at(slot);
+		if (!extension)
+			extension = extension_at(packet->slot);
 		if (!extension)
 			return UP(REASON_METHOD);
 		if (packet->protocol == IPPROTO_TCP && !is_plain_reply(packet, extension, end))
@@ -164,15 +170,17 @@ static __always_inline int reply(struct xdp_md *ctx, struct packet *packet)
 	advance(control, connection, SIDE_SERVER, packet->protocol, packet->tcp_flags, packet->now);
 	if (destination->flags & DESTINATION_AVAILABLE)
 		count_reply(index, packet->length);
-	decrement(packet);
+	header = replace_source(packet, connection->virtual);
 	if (extension) {
 		if (packet->protocol == IPPROTO_TCP)
-			sum += move_reply(packet, extension, end);
+			sum = move_reply(packet, extension, end);
 		if (moves & FLAG_FORWARDING)
-			sum += replace_target(packet, connection->client, connection->client_port);
+			header += replace_target(packet, connection->client);
 	}
-	sum += replace_source(packet, connection->virtual, connection->virtual_port);
-	update_checksum(packet, end, sum);
+	/* Those of the client's packets, turned; with NAT the client's port is in the packet already. */
+	ports = ((const __u32 *)connection)[3];
+	settle_header(packet, header);
+	update_checksum(packet, end, sum + header + replace_ports(packet, ports >> 16 | ports << 16));
 	return leave(ctx, interface, packet->ethernet, hop->next_mac, hop->interface_index);
 }
 

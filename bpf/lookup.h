@@ -78,16 +78,17 @@ static __always_inline struct connection *find_connection(const struct control *
 
 /*
  * The same for a reply: `client` is where it goes (the client, or a local address of FULLNAT), `virtual` the server that
- * sent it.
+ * sent it. `extension` is the connection's if it is of FULLNAT.
  */
 static __always_inline int same_reply_key(__u32 slot, const struct connection *found, const struct key *key,
-					  __u8 protocol, __u32 flags)
+					  __u8 protocol, __u32 flags, struct extension **extension_found)
 {
 	const __u32 *client = found->client;
 	__u16 client_port = found->client_port;
 	struct destination *destination;
 	__u32 same;
 
+	*extension_found = 0;
 	if (found->destination_port != key->ports >> 16 || found->protocol != protocol ||
 	    (found->flags & (FLAG_REPLIES | FLAG_IPV6)) != (FLAG_REPLIES | flags))
 		return 0;
@@ -96,6 +97,7 @@ static __always_inline int same_reply_key(__u32 slot, const struct connection *f
 
 		if (!extension)
 			return 0;
+		*extension_found = extension;
 		client = extension->local;
 		client_port = found->local_port;
 	}
@@ -113,7 +115,8 @@ static __always_inline int same_reply_key(__u32 slot, const struct connection *f
 
 static __always_inline struct connection *find_reply_in_bucket(const struct bucket *bucket, __u32 second,
 							       const struct key *key, __u8 protocol, __u32 flags,
-							       __u32 now, __u32 *slot_found)
+							       __u32 now, __u32 *slot_found,
+							       struct extension **extension)
 {
 #pragma clang loop unroll(disable)
 	for (int at = 0; at < BUCKET_ENTRIES; at++) {
@@ -125,7 +128,7 @@ static __always_inline struct connection *find_reply_in_bucket(const struct buck
 			continue;
 		/* None for slot -1 of an entry that is free. */
 		found = connection_at(slot);
-		if (!found || !same_reply_key(slot, found, key, protocol, flags))
+		if (!found || !same_reply_key(slot, found, key, protocol, flags, extension))
 			continue;
 		if ((found->tag & TAG_MASK) == TAG_USED && now - found->expires >= EXPIRED_WINDOW) {
 			*slot_found = slot;
@@ -136,17 +139,18 @@ static __always_inline struct connection *find_reply_in_bucket(const struct buck
 }
 
 static __always_inline struct connection *find_reply(const struct control *control, const struct key *key,
-						     __u8 protocol, __u32 flags, __u32 now, __u32 *slot)
+						     __u8 protocol, __u32 flags, __u32 now, __u32 *slot,
+						     struct extension **extension)
 {
 	__u32 hash = hash_key(key, protocol, flags, control->seed);
 	__u32 second = second_hash(hash);
 	struct connection *found;
 
-	found = find_reply_in_bucket(bucket_of(&reply_buckets, hash), second, key, protocol, flags, now, slot);
+	found = find_reply_in_bucket(bucket_of(&reply_buckets, hash), second, key, protocol, flags, now, slot, extension);
 	if (found)
 		return found;
 	return find_reply_in_bucket(bucket_of(&reply_buckets, second >> 3), second, key, protocol, flags, now,
-				    slot);
+				    slot, extension);
 }
 
 static __always_inline struct service *find_service(__u8 protocol, __u8 family, __u16 port, const __u32 *address)

@@ -216,6 +216,7 @@ enum related { TO_NOBODY, TO_SERVER, TO_CLIENT, TO_DIRECTOR };
 static __noinline enum related find_related(struct packet *packet)
 {
 	const struct control *control = packet->control;
+	struct extension *extension;
 
 	turn(&packet->key, packet->flags);
 	packet->connection = control->flags & CONTROL_STANDS_BACK ?
@@ -225,7 +226,8 @@ static __noinline enum related find_related(struct packet *packet)
 	if (packet->connection)
 		return TO_SERVER;
 	turn(&packet->key, packet->flags);
-	packet->connection = find_reply(control, &packet->key, packet->protocol, packet->flags, packet->now, &packet->slot);
+	packet->connection = find_reply(control, &packet->key, packet->protocol, packet->flags, packet->now, &packet->slot,
+					&extension);
 	if (packet->connection)
 		return TO_CLIENT;
 	/* The director may make a connection for it (schedule_icmp). */

@@ -17,8 +17,7 @@ static __always_inline __u16 apply(__u16 checksum, __u64 sum)
 	sum = (sum & 0xffffffff) + (sum >> 32);
 	sum = (sum & 0xffff) + (sum >> 16);
 	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return ~sum;
+	return ~(sum + (sum >> 16));
 }
 
 /* Time to live less one, header checksum with it (RFC 1141). */
@@ -58,37 +57,42 @@ static __always_inline __u64 replace6(struct in6_addr *field, const __u32 *after
 	return sum;
 }
 
-/* Gives the packet another source; returns what that adds to the transport checksum's sum. */
-static __always_inline __u64 replace_source(struct packet *packet, const __u32 *address, __u16 port)
-{
-	__u16 *ports = packet->transport;
-	__u64 sum;
+/* What one less in the time to live adds to the header checksum's sum: the lower byte of its word in memory. */
+#define TTL_DIFFERENCE 0xfffe
 
+/*
+ * Time to live less one, and with it the header checksum of the new addresses: `sum` is what replace_source() and
+ * replace_target() returned. The same as each change by itself: a sum that is not 0 has one form.
+ */
+static __always_inline void settle_header(struct packet *packet, __u64 sum)
+{
 	if (packet->flags & FLAG_IPV6) {
-		sum = replace6(&packet->ipv6->saddr, address);
+		packet->ipv6->hop_limit--;
 	} else {
-		sum = replace4(&packet->ipv4->saddr, address[0]);
-		packet->ipv4->check = apply(packet->ipv4->check, sum);
+		packet->ipv4->check = apply(packet->ipv4->check, sum + TTL_DIFFERENCE);
+		packet->ipv4->ttl--;
 	}
-	sum += (__u16)~ports[0] + (__u32)port;
-	ports[0] = port;
-	return sum;
 }
 
-static __always_inline __u64 replace_target(struct packet *packet, const __u32 *address, __u16 port)
+/* Gives the packet another source; returns what that adds to the sums of both checksums. */
+static __always_inline __u64 replace_source(struct packet *packet, const __u32 *address)
 {
-	__u16 *ports = packet->transport;
-	__u64 sum;
+	if (packet->flags & FLAG_IPV6)
+		return replace6(&packet->ipv6->saddr, address);
+	return replace4(&packet->ipv4->saddr, address[0]);
+}
 
-	if (packet->flags & FLAG_IPV6) {
-		sum = replace6(&packet->ipv6->daddr, address);
-	} else {
-		sum = replace4(&packet->ipv4->daddr, address[0]);
-		packet->ipv4->check = apply(packet->ipv4->check, sum);
-	}
-	sum += (__u16)~ports[1] + (__u32)port;
-	ports[1] = port;
-	return sum;
+static __always_inline __u64 replace_target(struct packet *packet, const __u32 *address)
+{
+	if (packet->flags & FLAG_IPV6)
+		return replace6(&packet->ipv6->daddr, address);
+	return replace4(&packet->ipv4->daddr, address[0]);
+}
+
+/* Gives the packet other ports (as in a key); returns what that adds to the transport checksum's sum. */
+static __always_inline __u64 replace_ports(struct packet *packet, __u32 ports)
+{
+	return replace4(packet->transport, ports);
 }
 
 /* A datagram without a checksum leaves with a full one: that is the director's work. */
