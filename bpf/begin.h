@@ -280,36 +280,34 @@ static __always_inline int start(struct xdp_md *ctx, struct packet *packet)
 		.now = packet->now,
 	};
 	struct service *service;
-	int outcome;
+	int outcome = UP(REASON_NO_CONNECTION);
 
+	newcomer.key = packet->key;
 	if (control->flags & CONTROL_STRAY_REPLIES && from_server(packet) && is_server(family, packet->key.client))
 		return UP(REASON_REPLY);
 	if (control->flags & CONTROL_MARKS)
-		return UP(REASON_NO_CONNECTION);
+		goto elsewhere;
 	service = family == 4 ? find_service4(packet->protocol, port, packet->key.virtual) :
 				find_service(packet->protocol, family, port, packet->key.virtual);
-	newcomer.key = packet->key;
 	if (!service) {
-		if (is_service(packet->protocol, family, port, packet->key.virtual))
-			return UP(REASON_NO_CONNECTION);
-		/* A SYN may belong to a connection of a service that was deleted; of others it is known that they do not. */
-		packet->slot = is_first_segment(packet) ? find_slot(&newcomer) : NO_SLOT;
-		return packet->slot == NO_SLOT ? to_host(REASON_NO_SERVICE) : send_by_known(ctx, packet);
+		if (!is_service(packet->protocol, family, port, packet->key.virtual))
+			outcome = XDP_PASS;
+		goto elsewhere;
 	}
 	if (!(service->flags & SERVICE_SCHEDULED) || control->flags & CONTROL_NO_NEW)
-		return UP(REASON_NO_CONNECTION);
+		goto elsewhere;
 	if (packet->protocol == IPPROTO_TCP && (packet->tcp_flags & (TCP_SYN | TCP_RST)) != TCP_SYN)
-		return UP(REASON_NO_CONNECTION);
+		goto elsewhere;
 	/* A data connection of active FTP is opened by the server. */
 	if ((__u16)packet->key.ports == bpf_htons(20))
-		return UP(REASON_NO_CONNECTION);
+		goto elsewhere;
 	if (service->flags & SERVICE_ONE_PACKET)
 		return send_once(ctx, packet, service);
 
 	newcomer.hash = hash_key(&packet->key, packet->protocol, packet->flags, control->seed);
 	newcomer.is_sent = time_to_live(packet) > 1 && packet->length <= service->least_mtu && !packet->tags;
 	if (!lock_stripe(newcomer.hash))
-		return UP(REASON_NO_CONNECTION);
+		goto elsewhere;
 	outcome = make_connection(packet, service, &newcomer);
 	if (outcome) {
 		unlock_stripe(newcomer.hash);
@@ -317,6 +315,13 @@ static __always_inline int start(struct xdp_md *ctx, struct packet *packet)
 	}
 	unlock_after_barrier(newcomer.hash);
 	return send_first(ctx, packet);
+
+elsewhere:
+	/* Of a SYN nobody has looked yet whether it belongs to a connection. */
+	packet->slot = is_first_segment(packet) ? find_slot(&newcomer) : NO_SLOT;
+	if (packet->slot != NO_SLOT)
+		return send_by_known(ctx, packet);
+	return outcome == XDP_PASS ? to_host(REASON_NO_SERVICE) : outcome;
 }
 
 static __noinline int start_apart(struct xdp_md *ctx, struct packet *packet)

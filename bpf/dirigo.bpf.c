@@ -245,7 +245,7 @@ static __always_inline int forward_known(struct xdp_md *ctx, struct packet *pack
 }
 
 /*
- * A packet whose headers are all there: forwarded, or up, or past. A SYN mostly begins a connection: begin() looks for the
+ * A packet whose headers are all there: forwarded, or up, or past. `is_reply`: it can be none of a client's. A SYN mostly begins a connection: begin() looks for the
  * one that it may belong to, when nobody else can make it.
  */
 static __always_inline int forward(struct xdp_md *ctx, struct packet *packet, int is_reply, int family)
@@ -295,12 +295,10 @@ static __always_inline int receive_ipv4(struct xdp_md *ctx, struct ethhdr *ether
 	struct packet packet = { .ethernet = ethernet, .ipv4 = ip, .tags = tags };
 	const struct control *control = get_control();
 	struct interface *interface;
-	int to_vip;
 
 	if (!control || (void *)(ip + 1) > end)
 		return XDP_PASS;
-	to_vip = in_filter4(control->vip_filter, ip->daddr);
-	if (!to_vip && !in_filter4(control->server_filter, ip->saddr)) {
+	if (!in_filter4(control->vip_filter, ip->daddr) && !in_filter4(control->server_filter, ip->saddr)) {
 		if (ip->protocol != IPPROTO_ICMP)
 			return XDP_PASS;
 		return may_be_error4(control, ip, end) ? RELATE : XDP_PASS;
@@ -328,7 +326,7 @@ static __always_inline int receive_ipv4(struct xdp_md *ctx, struct ethhdr *ether
 		return other(&packet, REASON_PROTOCOL);
 	if (!ipv4_checksum_holds(ip) || !read_transport(&packet, ip + 1, end, packet.length - sizeof(*ip)))
 		return other(&packet, REASON_MALFORMED);
-	return forward(ctx, &packet, !to_vip, 4);
+	return forward(ctx, &packet, !in_filter4(control->request_filter, ip->daddr), 4);
 }
 
 static __always_inline int receive_ipv6(struct xdp_md *ctx, struct ethhdr *ethernet, void *network, void *end,
@@ -339,14 +337,12 @@ static __always_inline int receive_ipv6(struct xdp_md *ctx, struct ethhdr *ether
 	const struct control *control = get_control();
 	struct interface *interface;
 	const __u32 *source, *target;
-	int to_vip;
 
 	if (!control || (void *)(ip + 1) > end)
 		return XDP_PASS;
 	source = ip->saddr.in6_u.u6_addr32;
 	target = ip->daddr.in6_u.u6_addr32;
-	to_vip = in_filter6(control->vip_filter, &ip->daddr);
-	if (!to_vip && !in_filter6(control->server_filter, &ip->saddr)) {
+	if (!in_filter6(control->vip_filter, &ip->daddr) && !in_filter6(control->server_filter, &ip->saddr)) {
 		if (ip->nexthdr != IPPROTO_ICMPV6 && !is_ipv6_extension(ip->nexthdr))
 			return XDP_PASS;
 		return may_be_error6(control, ip, end) ? RELATE : XDP_PASS;
@@ -380,7 +376,7 @@ static __always_inline int receive_ipv6(struct xdp_md *ctx, struct ethhdr *ether
 		return other(&packet, REASON_PROTOCOL);
 	if (!read_transport(&packet, ip + 1, end, packet.length - sizeof(*ip)))
 		return other(&packet, REASON_MALFORMED);
-	return forward(ctx, &packet, !to_vip, 6);
+	return forward(ctx, &packet, !in_filter6(control->request_filter, &ip->daddr), 6);
 }
 
 /* A frame of IPv6, with or without a VLAN tag. */

@@ -9,7 +9,7 @@
 #include <bpf/bpf_helpers.h>
 
 /* Raised whenever a record below changes; src/datapath/xdp/control.ts holds the same number. */
-#define LAYOUT_VERSION 7
+#define LAYOUT_VERSION 8
 
 /*
  * src/ipvs/connections.ts, ConnectionField. The low byte of `tag` says what the slot is (TAG_...); in a connection the
@@ -188,6 +188,8 @@ struct control {
 	__u32 vip_filter[FILTER_WORDS];
 	/* The same for servers whose replies are translated. */
 	__u32 server_filter[FILTER_WORDS];
+	/* The first without addresses that only replies and errors come to: local ones of FULLNAT. */
+	__u32 request_filter[FILTER_WORDS];
 	/* Ticks that a connection lives before its first state. */
 	__u32 created_timeout;
 	/* Raised whenever `services` has changed; 0: nobody says so. */

@@ -40,9 +40,10 @@ struct packet {
 	__u32 slot;
 	__u32 now;
 	struct ethhdr *ethernet;
-	/* One of these. */
-	struct iphdr *ipv4;
-	struct ipv6hdr *ipv6;
+	union {
+		struct iphdr *ipv4;
+		struct ipv6hdr *ipv6;
+	};
 	void *transport;
 	/* Bytes of the IP packet. */
 	__u32 length;

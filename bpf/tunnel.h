@@ -66,20 +66,22 @@ static __always_inline int fits_tunnel(const struct packet *packet, const struct
 	return destination->mtu >= overhead + minimum && packet->length + overhead <= destination->mtu;
 }
 
-/* IDs of outer packets that may be fragmented; each CPU counts in a part of its own. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u32);
-} identification SEC(".maps");
+/* IDs of outer packets that may be fragmented; each CPU counts in a part of its own, and in a cache line. */
+#define IDENTIFICATIONS 64
+
+struct identification {
+	__u32 last;
+	__u32 reserved[15];
+};
+
+struct identification identifications[IDENTIFICATIONS] SEC(".data.identifications");
 
 static __always_inline __u16 next_identification(void)
 {
-	__u32 zero = 0;
-	__u32 *counter = bpf_map_lookup_elem(&identification, &zero);
+	__u32 cpu = bpf_get_smp_processor_id();
+	struct identification *counter = &identifications[cpu & (IDENTIFICATIONS - 1)];
 
-	return counter ? bpf_htons((++*counter & 0xfff) | bpf_get_smp_processor_id() << 12) : 0;
+	return bpf_htons((++counter->last & 0xfff) | cpu << 12);
 }
 
 /* Puts the packet, whose TTL is one less already, into its tunnel and sends it. */

@@ -27,6 +27,7 @@ interface Entry {
   lingers: boolean;
   /** In which filters it is. */
   isLetIn: boolean;
+  isRequested: boolean;
   isAwaited: boolean;
 }
 
@@ -37,8 +38,9 @@ export class AddressEntries {
   readonly #changed = new Set<Entry>();
   #onDuty: ReadonlySet<Family> = new Set();
   #lingering = 0;
-  /** Addresses that packets come to, and servers that they come from. */
+  /** Addresses that packets come to, those of them that are VIPs, and servers that packets come from. */
   readonly vips = new AddressFilter();
+  readonly requested = new AddressFilter();
   readonly servers = new AddressFilter();
 
   constructor(services: ServiceMap) {
@@ -106,6 +108,9 @@ export class AddressEntries {
     const isLetIn = isKnown && isOnDuty;
     if (isLetIn !== entry.isLetIn) this.vips.count(entry.bytes, isLetIn ? 1 : -1);
     entry.isLetIn = isLetIn;
+    const isRequested = (vip > 0 || entry.lingers) && isOnDuty;
+    if (isRequested !== entry.isRequested) this.requested.count(entry.bytes, isRequested ? 1 : -1);
+    entry.isRequested = isRequested;
     const isAwaited = server > 0 && isOnDuty;
     if (isAwaited !== entry.isAwaited) this.servers.count(entry.bytes, isAwaited ? 1 : -1);
     entry.isAwaited = isAwaited;
@@ -133,6 +138,7 @@ export class AddressEntries {
       wasVip: false,
       lingers: false,
       isLetIn: false,
+      isRequested: false,
       isAwaited: false,
     };
     this.#entries.set(name, entry);

@@ -6,7 +6,7 @@ import { TCP_STATE_NAMES, TcpState } from '../../ipvs/tcp-states.ts';
 import type { Family } from '../../wire/address.ts';
 
 /** The number in bpf/layout.h: tables of another version are refused, never misread. */
-export const LAYOUT_VERSION = 7;
+export const LAYOUT_VERSION = 8;
 
 const TCP_STATES = 16;
 /** Milliseconds that a connection lives before its first state: as in timeouts.ts. */
@@ -32,9 +32,10 @@ export const ControlField = {
   tcpTimeouts: 48,
   vipFilter: 112,
   serverFilter: 368,
-  createdTimeout: 624,
-  serviceGeneration: 628,
-  tcpNext: 632,
+  requestFilter: 624,
+  createdTimeout: 880,
+  serviceGeneration: 884,
+  tcpNext: 888,
 } as const;
 
 export const CONTROL_BYTES = ControlField.tcpNext + TCP_SIDES * TCP_EVENTS * TCP_STATES;
@@ -298,8 +299,15 @@ export class ControlRecord {
   /**
    * Lets packets to these addresses, and to few others, into the program.
    * @param whole families of which packets to any address are let in
+   * @param requested those of the addresses that clients' packets come to; to the others come replies and errors only
    */
-  setVips(addresses: AddressFilter, whole: ReadonlySet<Family> = new Set()): void {
+  setVips(
+    addresses: AddressFilter,
+    whole: ReadonlySet<Family> = new Set(),
+    requested: AddressFilter = addresses,
+  ): void {
+    // First what packets of a new VIP are, then that they are let in.
+    this.#setFilter(ControlField.requestFilter, requested, whole);
     this.#setFilter(ControlField.vipFilter, addresses, whole);
   }
 

@@ -289,7 +289,7 @@ export class ProgramConfiguration {
     const { control } = this.#fastPath;
     // A backup sees replies only.
     if (this.#standsBack()) control.setVips(NO_ADDRESSES);
-    else control.setVips(this.#addresses.vips, this.#markedFamilies());
+    else control.setVips(this.#addresses.vips, this.#markedFamilies(), this.#addresses.requested);
     control.setServers(this.#addresses.servers);
   }
 
