@@ -211,7 +211,7 @@ export class BpfMap {
       this.fd,
       from,
       new Uint8Array(new ArrayBuffer(4)),
-      new Uint8Array(keys.buffer),
+      new Uint8Array(keys.buffer, keys.byteOffset, keys.byteLength),
       values,
       new Uint8Array(count.buffer),
       null,

@@ -584,8 +584,12 @@ export class FastPath {
       const first = batch * TRAFFIC_BATCH;
       const known = this.#knownTraffic[batch] ?? new Int32Array(TRAFFIC_BATCH * words);
       this.#knownTraffic[batch] = known;
-      this.#maps.traffic.lookupFrom(first, this.#trafficKeys, new Uint8Array(found.buffer));
       const end = Math.min(TRAFFIC_BATCH, destinations - first);
+      this.#maps.traffic.lookupFrom(
+        first,
+        this.#trafficKeys.subarray(0, end),
+        new Uint8Array(found.buffer, 0, end * words * 4),
+      );
       for (let index = 0; index < end; index++) {
         let isChanged = false;
         for (let word = index * words; word < (index + 1) * words; word++) {
