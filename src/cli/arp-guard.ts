@@ -1,8 +1,9 @@
 /** `dirigo arp guard`: the guard in the foreground. */
-import { readFileSync } from 'node:fs';
+
 import { type Command, Option } from 'commander';
 import type { ClusterDescription } from '../arp/cluster-knowledge.ts';
 import { GUARD_EVENT_KINDS, type GuardEvent } from '../arp/guard-events.ts';
+import { readNamedText } from '../control/named-file.ts';
 import type { GuardMode, GuardStatus } from '../guard/guard-service.ts';
 import { repeated, seconds, wholeNumber } from './arp-options.ts';
 import { orFail } from './failure.ts';
@@ -149,7 +150,7 @@ async function describeCluster(options: GuardOptions): Promise<Omit<ClusterDescr
     const { ask } = await import('./ask.ts');
     known = (await ask('GET', '/arp/cluster')) as DaemonCluster;
   }
-  const pins = options.ethers === undefined ? [] : parseEthers(readEthers(options.ethers));
+  const pins = options.ethers === undefined ? [] : parseEthers(readNamedText(options.ethers));
   const given = new Set(options.server.map(text => text.split('=')[0]));
   const cluster = {
     vips: [...options.vip, ...known.vips],
@@ -165,14 +166,6 @@ async function describeCluster(options: GuardOptions): Promise<Omit<ClusterDescr
   // Whatever is wrong in it is said before anything begins.
   new ClusterKnowledge({ ...cluster, own: { addresses: [], macs: [] } });
   return cluster;
-}
-
-function readEthers(file: string): string {
-  try {
-    return readFileSync(file, 'utf8');
-  } catch (error) {
-    throw new Error(`${file}: ${(error as NodeJS.ErrnoException).code ?? (error as Error).message}`);
-  }
 }
 
 /** The event with its time in words that any program reads. */

@@ -1,7 +1,9 @@
 /** `dirigo arp pin` and `unpin`: static bindings, kept by the daemon. */
+
 import { readFileSync, writeFileSync } from 'node:fs';
 import type { Command } from 'commander';
 import type { EthersEntry } from '../arp/ethers.ts';
+import { readNamedText } from '../control/named-file.ts';
 import { ask } from './ask.ts';
 import { orFail } from './failure.ts';
 
@@ -80,12 +82,12 @@ function report({ notes }: Outcome): void {
 async function readPins(file: string): Promise<EthersEntry[]> {
   const { parseEthers } = await import('../arp/ethers.ts');
   const { parseHosts } = await import('./hosts-file.ts');
+  const text = readNamedText(file);
   try {
-    const text = readFileSync(file === '-' ? 0 : file, 'utf8');
     const names = parseHosts(readIfThere('/etc/hosts'));
     return parseEthers(text, name => names.get(name));
   } catch (error) {
-    throw new Error(`${file}: ${(error as NodeJS.ErrnoException).code ?? (error as Error).message}`);
+    throw new Error(`${file}: ${(error as Error).message}`);
   }
 }
 

@@ -1,8 +1,9 @@
 /** What `dirigo capture` does: from a file or live, to the terminal or to a file. */
-import { readFileSync } from 'node:fs';
+
 import { readCaptureFile } from '../capture/capture-file.ts';
 import { Filter } from '../capture/filter.ts';
 import type { StopConditions } from '../capture/stop-conditions.ts';
+import { readNamedFile } from '../control/named-file.ts';
 import { readHostStateSync } from '../datapath/host-state.ts';
 import { CaptureOutput } from './capture-output.ts';
 import { LiveFrames } from './live-frames.ts';
@@ -51,12 +52,7 @@ export async function capture(words: readonly string[], options: CaptureOptions)
 
 function readFile(path: string, filter: string, options: CaptureOptions, output: CaptureOutput): void {
   if (options.interface) throw new Error('-r reads a file, -i captures: give one of them');
-  let bytes: Uint8Array;
-  try {
-    bytes = readFileSync(path === '-' ? 0 : path);
-  } catch (error) {
-    throw new Error(`cannot read ${path}: ${(error as Error).message}`);
-  }
+  const bytes = readNamedFile(path);
   const passes = new Filter(filter);
   const frames = readCaptureFile(bytes);
   output.open();

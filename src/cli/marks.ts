@@ -1,6 +1,7 @@
 /** `dirigo marks`: the rules that give packets the firewall marks which `ipvsadm -f` services catch. */
-import { readFileSync } from 'node:fs';
+
 import type { Command } from 'commander';
+import { readNamedText } from '../control/named-file.ts';
 import { ask } from './ask.ts';
 import { orFail } from './failure.ts';
 
@@ -23,7 +24,7 @@ export function addMarks(program: Command): void {
 async function marks({ load, clear }: { load?: string; clear?: true }): Promise<void> {
   if (load !== undefined && clear) throw new Error('--load and --clear exclude each other');
   if (load !== undefined) {
-    const lines = readFileSync(load === '-' ? 0 : load, 'utf8').split('\n');
+    const lines = readNamedText(load).split('\n');
     const rules = lines.map(line => line.replace(/#.*/, '').trim()).filter(line => line !== '');
     await ask('POST', '/marks', { rules });
   }

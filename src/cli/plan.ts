@@ -1,6 +1,7 @@
 /** `dirigo plan`: what another desired state would change. */
-import { readFileSync } from 'node:fs';
+
 import { type Command, InvalidArgumentError } from 'commander';
+import { readNamedText } from '../control/named-file.ts';
 import type { Plan } from '../control/plan.ts';
 import { ask } from './ask.ts';
 import { orFail } from './failure.ts';
@@ -46,12 +47,7 @@ export function addPlan(program: Command): void {
 
 /** Sends a file's text to the daemon. @throws Error that names the file */
 export async function askForFile(path: string, file: string, more: object): Promise<unknown> {
-  let text: string;
-  try {
-    text = readFileSync(file === '-' ? 0 : file, 'utf8');
-  } catch (error) {
-    throw new Error(`cannot read ${file}: ${(error as Error).message}`);
-  }
+  const text = readNamedText(file);
   return ask('POST', path, { text, ...more }).catch((error: Error) => {
     throw new Error(`${file === '-' ? 'standard input' : file}: ${error.message}`);
   });

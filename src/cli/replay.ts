@@ -1,7 +1,9 @@
 /** `dirigo replay`: what a director would do with a scenario or a capture, and whether a real one did the same. */
+
 import { readFileSync, writeFileSync } from 'node:fs';
 import type { Command } from 'commander';
 import type { CapturedFrame } from '../capture/frame.ts';
+import { readNamedFile } from '../control/named-file.ts';
 import type { XdpAccelerator } from '../datapath/xdp/accelerator.ts';
 import type { NameService } from '../ipvsadm/names.ts';
 import type { PlayOptions } from '../replay/packet-play.ts';
@@ -216,9 +218,9 @@ function readText(file: string): string {
 
 function readBytes(file: string): Uint8Array {
   try {
-    return readFileSync(file);
+    return readNamedFile(file);
   } catch (error) {
-    throw new InputError(`${file}: ${(error as NodeJS.ErrnoException).code ?? (error as Error).message}`);
+    throw new InputError((error as Error).message);
   }
 }
 

@@ -1,9 +1,11 @@
 /** By what ways the daemon can be reached beside its owner's socket: what `dirigo up` was told, checked. */
+
 import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { BlockList, isIP } from 'node:net';
 import { createSecureContext } from 'node:tls';
 import { readToken } from './admission.ts';
+import { readNamedText } from './named-file.ts';
 
 export interface AccessOptions {
   /** Name or number of a group whose members may use the socket. */
@@ -93,8 +95,8 @@ function isLoopback(host: string): boolean {
 }
 
 function readTls(certPath: string, keyPath: string): { certificate: string; key: string } {
-  const certificate = readFileSync(certPath, 'utf8');
-  const key = readFileSync(keyPath, 'utf8');
+  const certificate = readNamedText(certPath);
+  const key = readNamedText(keyPath);
   try {
     createSecureContext({ cert: certificate, key });
     const { validTo } = new X509Certificate(certificate);

@@ -1,9 +1,11 @@
 /** Who may ask the daemon for something. */
+
 import { createHash, timingSafeEqual } from 'node:crypto';
-import { readFileSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import { type PeerCredentials, peerCredentials } from '../datapath/ffi/peer-credentials.ts';
+import { readNamedText } from './named-file.ts';
 import type { Peer } from './peer.ts';
 import { RateLimit } from './rate-limit.ts';
 import { RequestRefused } from './refused.ts';
@@ -85,11 +87,10 @@ const SHORTEST_TOKEN = 16;
  * @throws Error whose message is one line
  */
 export function readToken(path: string): string {
-  const { mode } = statSync(path);
-  if ((mode & 0o077) !== 0) {
+  const token = readNamedText(path).trim();
+  if ((statSync(path).mode & 0o077) !== 0) {
     throw new Error(`${path} can be read by others: chmod 600 ${path}`);
   }
-  const token = readFileSync(path, 'utf8').trim();
   if (!/^[A-Za-z0-9._~+/-]+=*$/.test(token) || token.length < SHORTEST_TOKEN) {
     throw new Error(
       `${path} holds no token: at least ${SHORTEST_TOKEN} letters, digits or ._~+/- (\`openssl rand -hex 32 > ${path}\`)`,
