@@ -179,7 +179,9 @@ export class BpfMap {
    */
   static createData(name: string, bytes: number): BpfMap {
     if (bytes > LONGEST_VALUE)
-      throw new Error(`making map ${name} of ${bytes} bytes: more than the kernel makes`);
+      throw new Error(
+        `making map ${name} of ${bytes} bytes: more than the kernel makes, set a smaller capacity`,
+      );
     // struct bpf_map_create_opts
     const options = zeroed(48);
     options.view.setBigUint64(0, 48n, true);
