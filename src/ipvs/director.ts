@@ -597,6 +597,13 @@ export class Director {
     return server ? this.#scheduling.scheduleFromServer(server, packet, tick) : Refused.ignored;
   }
 
+  /** A first packet whose connection could not be entered: the XDP program may have entered it at the same moment. */
+  #forwardAfterOther(packet: Packet, tick: number): Verdict {
+    setKey(this.#key, packet);
+    const slot = this.connections.find(this.#key, tick);
+    return slot < 0 ? this.#drop(Drop.tableFull) : this.#forward(slot, packet, tick);
+  }
+
   /** A packet of no connection: the first of a new one, or none of ours. */
   #schedule(packet: Packet, interfaceIndex: number, now: number, tick: number): Verdict {
     const mayBegin = this.#mayBegin(packet);
@@ -614,7 +621,7 @@ export class Director {
     const slot = this.#scheduling.schedule(service, packet, mark, now, tick);
     if (slot >= 0) return this.#forward(slot, packet, tick);
     if (slot === Refused.ignored) return Verdict.pass;
-    if (slot === Refused.dropped) return this.#drop(Drop.tableFull);
+    if (slot === Refused.dropped) return this.#forwardAfterOther(packet, tick);
     if (slot === Refused.noLocalPort) return this.#drop(Drop.noLocalPort);
     if (slot === Refused.noLocalAddress) return this.#drop(Drop.noLocalAddress);
     if (slot === Refused.engine) return this.#drop(Drop.engine);
