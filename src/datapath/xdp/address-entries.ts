@@ -69,6 +69,17 @@ export class AddressEntries {
     return this.#lingering;
   }
 
+  /** VIPs without a service, with their canonical text. */
+  lingeringAddresses(): { name: string; bytes: Uint8Array }[] {
+    return [...this.#entries].flatMap(([name, { lingers, bytes }]) => (lingers ? [{ name, bytes }] : []));
+  }
+
+  /** Gives one of them up. */
+  stopLingering(name: string): void {
+    const entry = this.#entries.get(name);
+    if (entry) this.#setLingering(entry, false);
+  }
+
   /** Gives up VIPs without a service. */
   forgetLingering(): void {
     for (const entry of this.#entries.values()) this.#setLingering(entry, false);

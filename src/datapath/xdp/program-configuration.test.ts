@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, mock, test } from 'node:test';
 import { buildBpf } from '../../../bpf/build.ts';
 import { missing } from '../../../test/requirements.ts';
+import { ConnectionKey } from '../../ipvs/connection-key.ts';
 import { ConnectionTable } from '../../ipvs/connections.ts';
 import { DestinationTable } from '../../ipvs/destinations.ts';
 import { DescribedNetwork } from '../../ipvs/director.fixture.ts';
@@ -142,7 +143,9 @@ function costs(services: number): Record<string, Record<string, number>> {
   }
 }
 
-describe('the program is told', { skip: missing('root', 'clang', 'ip') }, () => {
+const skip = missing('root', 'clang', 'ip');
+
+describe('the program is told', { skip }, () => {
   test('what changed: as much work among 500 services as among 20', () => {
     const few = costs(20);
     const many = costs(500);
@@ -217,6 +220,40 @@ describe('the program is told', { skip: missing('root', 'clang', 'ip') }, () => 
       told.fastPath.remove();
     }
   });
+});
+
+test('a VIP without a service stays as long as its connections, and no longer than they', { skip }, () => {
+  const told = new Told();
+  const { director, configuration } = told;
+  const { connections } = director;
+  const tryAll = (): void => {
+    for (let step = 0; step < 4; step++) configuration.forgetLingering();
+  };
+  const isKnown = (number: number): boolean => configuration.isVip(Uint8Array.of(10, 2, 0, number), 0, 4);
+  try {
+    for (let number = 1; number <= 3; number++) told.addService(keyOf(number), 1);
+    const slots = [1, 2, 3].map(number => {
+      const key = new ConnectionKey();
+      key.client0 = number;
+      key.virtual0 = new DataView(Uint8Array.of(10, 2, 0, number).buffer).getInt32(0, true);
+      const slot = connections.allocate(key, 0);
+      assert.ok(connections.publish(slot));
+      return slot;
+    });
+    configuration.update();
+    for (const number of [1, 2]) director.administration.deleteService(keyOf(number));
+    configuration.update();
+    tryAll();
+    assert.deepEqual([1, 2, 3].map(isKnown), [true, true, true]);
+    connections.remove(slots[0] as number);
+    tryAll();
+    assert.deepEqual([1, 2, 3].map(isKnown), [false, true, true]);
+    connections.remove(slots[1] as number);
+    tryAll();
+    assert.deepEqual([1, 2, 3].map(isKnown), [false, false, true]);
+  } finally {
+    told.fastPath.remove();
+  }
 });
 
 /** Which keys the program knows, and its filters. */

@@ -21,6 +21,7 @@ import { UDP_HEADER } from '../../wire/udp.ts';
 import { AddressEntries, type Claim } from './address-entries.ts';
 import { AddressFilter, ControlFlag, ServiceField, ServiceFlag, serviceKey } from './control.ts';
 import type { FastPath, Traffic } from './fast-path.ts';
+import { LingeringSearch } from './lingering.ts';
 import { Plans } from './plans.ts';
 import { type HopHolder, ServerEntries } from './server-entries.ts';
 import { ServiceMap, serviceRecord } from './service-map.ts';
@@ -50,6 +51,7 @@ export class ProgramConfiguration {
   readonly #services: ServiceMap;
   readonly #addresses: AddressEntries;
   readonly #servers: ServerEntries;
+  readonly #lingering: LingeringSearch;
   /** Which way clients have; for who knows of routes. */
   readonly ways: Ways;
   /** By destination: what the program had forwarded when its counters were last taken over. */
@@ -79,6 +81,7 @@ export class ProgramConfiguration {
     this.#plans = new Plans(fastPath.planMemory, fastPath.cursorMemory, director.destinations);
     this.#services = new ServiceMap(fastPath);
     this.#addresses = new AddressEntries(this.#services);
+    this.#lingering = new LingeringSearch(director.connections, this.#addresses);
     this.#servers = new ServerEntries(fastPath, director, this.#addresses, holder);
     this.ways = new Ways(fastPath, director.network);
     const { destinations, pool } = director;
@@ -356,11 +359,9 @@ export class ProgramConfiguration {
     }
   }
 
-  /** Gives up VIPs without a service once all connections are gone. */
+  /** Gives up VIPs without a service once their connections are gone; a part of these is looked at in each call. */
   forgetLingering(): void {
-    if (this.#addresses.lingering === 0 || this.#director.connections.size > 0) return;
-    this.#addresses.forgetLingering();
-    this.update();
+    if (this.#lingering.step()) this.update();
   }
 }
 
