@@ -195,7 +195,7 @@ function replay(recording: Recording, fewest: number): void {
     }
     assert.ok(forwarded >= fewest, `only ${forwarded} packets were forwarded by the program`);
     const server = [...director.pool.owners.keys()][0] ?? 0;
-    assert.equal(fastPath.traffic(server).packets, forwarded);
+    assert.equal(fastPath.traffic.of(server).packets, forwarded);
   } finally {
     fastPath.remove();
   }
@@ -467,15 +467,15 @@ describe('the program', { skip }, () => {
     const slot = enter(TcpState.established);
     const changed = (): number[] => {
       const found: number[] = [];
-      fastPath.changedTraffic(server + 1, index => found.push(index));
+      fastPath.traffic.changed(server + 1, index => found.push(index));
       return found;
     };
     // Each CPU counts for itself: of several rounds some are on the one that has just been looked at.
     for (let round = 0; round < 16; round++) {
-      fastPath.clearTraffic(server);
+      fastPath.traffic.clear(server);
       assert.equal(fastPath.run({ frame: segment(TcpFlag.ack) }).verdict, XdpVerdict.transmit);
       assert.deepEqual(changed(), [server], `round ${round}`);
-      assert.equal(fastPath.traffic(server).packets, 1);
+      assert.equal(fastPath.traffic.of(server).packets, 1);
       assert.deepEqual(changed(), [], 'nothing came since');
     }
     leave(slot);

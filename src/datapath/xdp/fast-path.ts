@@ -51,6 +51,7 @@ import {
 } from './control.ts';
 import { ProgramTap, type ProgramTapOptions } from './program-tap.ts';
 import { elementsOf, makeTables, type TableName, useTables } from './tables.ts';
+import { sums, TrafficCounters } from './traffic-counters.ts';
 
 export const DEFAULT_DIRECTORY = '/sys/fs/bpf/dirigo';
 
@@ -100,45 +101,8 @@ export interface FastPathOptions {
   object?: string;
 }
 
-/** What the program forwarded to a destination, and its replies; connections it made. */
-export interface Traffic {
-  packets: number;
-  bytes: number;
-  outPackets: number;
-  outBytes: number;
-  connections: number;
-}
-
 /** Places in the map `programs`, by the program's name. */
 const PROGRAM_PLACES = { begin: 0, relate: 2, receive_other: 3, begin_other: 4 } as const;
-
-/** Words in `struct traffic`. */
-const TRAFFIC_WORDS = 5;
-/** Destinations whose counters are read in one call. */
-const TRAFFIC_BATCH = 1024;
-
-const ALL = { part: 0, of: 1 };
-
-/** The words of a per-CPU value, the `index`th of a buffer, added up over the CPUs. */
-function sums(buffer: ArrayBufferLike, index: number, words: number, cpus: number): number[] {
-  const values = new BigUint64Array(buffer, 8 * index * words * cpus, words * cpus);
-  const totals = new Array<number>(words).fill(0);
-  values.forEach((word, at) => {
-    totals[at % words] = (totals[at % words] as number) + Number(word);
-  });
-  return totals;
-}
-
-function trafficOf(words: readonly number[]): Traffic {
-  const [packets, bytes, outPackets, outBytes, connections] = words as [
-    number,
-    number,
-    number,
-    number,
-    number,
-  ];
-  return { packets, bytes, outPackets, outBytes, connections };
-}
 
 export interface AttachedInterface {
   name: string;
@@ -195,6 +159,8 @@ export class FastPath {
   readonly routes: Readonly<Record<Family, BpfMap>>;
   /** Clients that the program found no way to: u32 family, 16 bytes address. */
   readonly unknownWays: BpfMap;
+  /** What the program counted for each destination. */
+  readonly traffic: TrafficCounters;
   /** The director's AF_XDP sockets, by interface and queue. */
   readonly sockets: BpfMap;
   readonly program: BpfProgram;
@@ -209,10 +175,6 @@ export class FastPath {
   readonly #devices = new Set<number>();
   readonly #cpus: number;
   readonly #objectPath: string;
-  /** Counters as they were when they were last looked at, by batches, and where they are read to. */
-  readonly #knownTraffic: Int32Array[] = [];
-  readonly #foundTraffic: Int32Array;
-  readonly #trafficKeys = new Uint32Array(TRAFFIC_BATCH);
   #tap: ProgramTap | undefined;
   #lock = -1;
 
@@ -231,7 +193,6 @@ export class FastPath {
     const bytes = readObject(this.#objectPath);
     this.directory = options.directory ?? DEFAULT_DIRECTORY;
     this.#cpus = possibleCpus();
-    this.#foundTraffic = new Int32Array(TRAFFIC_BATCH * this.#trafficWords);
     const before = isBpfFileSystem(this.directory) ? readdirSync(this.directory) : undefined;
     this.adopted = before?.includes('connections') ?? false;
     prepareBpfDirectory(this.directory);
@@ -261,6 +222,7 @@ export class FastPath {
         PINNED.map(name => [name, this.#tables.get(name) ?? this.#object.map(name)]),
       ) as Record<MapName, BpfMap>;
       this.sockets = this.#maps.sockets;
+      this.traffic = new TrafficCounters(this.#maps.traffic, this.#cpus);
       this.program = this.#object.program('dirigo');
       this.#passToHost = this.#object.program('pass_to_host');
       this.#readClock = this.#object.program('read_clock');
@@ -561,62 +523,6 @@ export class FastPath {
       totals[name] = this.#sum(this.#maps.reasons, index, 1)[0] as number;
     });
     return totals;
-  }
-
-  /** What the program did for a destination since `clearTraffic`. */
-  traffic(destination: number): Traffic {
-    return trafficOf(this.#sum(this.#maps.traffic, destination, TRAFFIC_WORDS));
-  }
-
-  /**
-   * Calls back for the destinations below `destinations` for which the program did something since the last call, or
-   * whose counters were cleared, with what it did since then.
-   * @param part of how many parts is looked at: each costs the kernel to copy its counters
-   */
-  changedTraffic(
-    destinations: number,
-    changed: (destination: number, traffic: Traffic) => void,
-    { part, of }: { part: number; of: number } = ALL,
-  ): void {
-    const words = this.#trafficWords;
-    const found = this.#foundTraffic;
-    for (let batch = part; batch * TRAFFIC_BATCH < destinations; batch += of) {
-      const first = batch * TRAFFIC_BATCH;
-      const known = this.#knownTraffic[batch] ?? new Int32Array(TRAFFIC_BATCH * words);
-      this.#knownTraffic[batch] = known;
-      const end = Math.min(TRAFFIC_BATCH, destinations - first);
-      this.#maps.traffic.lookupFrom(
-        first,
-        this.#trafficKeys.subarray(0, end),
-        new Uint8Array(found.buffer, 0, end * words * 4),
-      );
-      for (let index = 0; index < end; index++) {
-        let isChanged = false;
-        for (let word = index * words; word < (index + 1) * words; word++) {
-          if (known[word] === found[word]) continue;
-          known[word] = found[word] as number;
-          isChanged = true;
-        }
-        if (isChanged)
-          changed(first + index, trafficOf(sums(found.buffer, index, TRAFFIC_WORDS, this.#cpus)));
-      }
-    }
-  }
-
-  /** 32-bit words of a destination's counters, on all CPUs. */
-  get #trafficWords(): number {
-    return (TRAFFIC_WORDS * 8 * this.#cpus) / 4;
-  }
-
-  clearTraffic(destination: number): void {
-    // What is counted from here on may reach the same numbers again.
-    const words = this.#trafficWords;
-    const at = (destination % TRAFFIC_BATCH) * words;
-    this.#knownTraffic[Math.floor(destination / TRAFFIC_BATCH)]?.fill(-1, at, at + words);
-    this.#maps.traffic.update(
-      this.#key(destination),
-      new Uint8Array(new ArrayBuffer(8 * TRAFFIC_WORDS * this.#cpus)),
-    );
   }
 
   #key(index: number): Uint8Array {

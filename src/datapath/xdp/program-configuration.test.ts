@@ -98,7 +98,7 @@ function counted({ fastPath, director, destinations }: Told, work: () => void): 
   const { administration } = director;
   const spies = {
     keys: mock.method(fastPath, 'setService'),
-    counters: mock.method(fastPath, 'clearTraffic'),
+    counters: mock.method(fastPath.traffic, 'clear'),
     devices: mock.method(fastPath, 'allowDevice'),
     services: mock.method(administration, 'serviceObject'),
     all: mock.method(administration, 'serviceObjects'),

@@ -20,11 +20,12 @@ import { IPV6_HEADER, IPV6_MINIMUM_MTU } from '../../wire/ipv6.ts';
 import { UDP_HEADER } from '../../wire/udp.ts';
 import { AddressEntries, type Claim } from './address-entries.ts';
 import { AddressFilter, ControlFlag, ServiceField, ServiceFlag, serviceKey } from './control.ts';
-import type { FastPath, Traffic } from './fast-path.ts';
+import type { FastPath } from './fast-path.ts';
 import { LingeringSearch } from './lingering.ts';
 import { Plans } from './plans.ts';
 import { type HopHolder, ServerEntries } from './server-entries.ts';
 import { ServiceMap, serviceRecord } from './service-map.ts';
+import type { Traffic } from './traffic-counters.ts';
 import { Ways } from './ways.ts';
 
 const FTP_PORT = 21;
@@ -155,7 +156,7 @@ export class ProgramConfiguration {
     const { administration, pool } = this.#director;
     for (const index of this.#changedServers) {
       if (this.#servers.write(index)) {
-        this.#fastPath.clearTraffic(index);
+        this.#fastPath.traffic.clear(index);
         this.#seen[index] = undefined;
       }
       // What a service can send at once, and whether the program can schedule it, follows from its servers' ways.
@@ -338,7 +339,7 @@ export class ProgramConfiguration {
       add(Counter.outBytes, now.outBytes - seen.outBytes);
       this.#seen[index] = now;
     };
-    this.#fastPath.changedTraffic(pool.owners.length, take, share);
+    this.#fastPath.traffic.changed(pool.owners.length, take, share);
   }
 
   /** True for a VIP, and for one without a service whose connections live on. */
