@@ -493,6 +493,7 @@ export class FastPath {
     else this.#maps.services.delete(key);
     // CPUs remember what they looked up last.
     this.control.forgetServices();
+    this.traffic.forget();
   }
 
   /** The kernel's ticks and its monotonic clock now. */

@@ -75,6 +75,11 @@ export class TrafficCounters {
     }
   }
 
+  /** The map was emptied: all counters are zero. */
+  forget(): void {
+    this.#known.length = 0;
+  }
+
   clear(destination: number): void {
     // What is counted from here on may reach the same numbers again.
     const at = (destination % BATCH) * this.#words;
