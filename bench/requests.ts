@@ -6,6 +6,7 @@
  * cables (veth), without a switch: its work would be measured as well. Interfaces, offloads (GRO on, checksums complete
  * when they leave: `tx off`) and congestion control are the same for everybody. The servers answer a few bytes from memory
  * and write no log: what is to be seen is the balancer, and even so most of the two cores' time goes to client and servers.
+ * So the same requests are made without a balancer, too, straight to the servers: no balancer can reach more.
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -28,9 +29,12 @@ const CONNECTIONS = 64;
 
 interface Candidate {
   balancer: Balancer;
-  vip: string;
+  /** Addresses that are asked: a VIP, or the servers themselves, which share the load. */
+  targets: readonly string[];
   rates: number[];
 }
+
+const NOBODY: Balancer = { name: 'no balancer', start: async () => {}, stop: async () => {} };
 
 /** Requests a second, each with a connection of its own. */
 export async function requests(): Promise<void> {
@@ -57,20 +61,29 @@ export async function requests(): Promise<void> {
     for (const web of SERVERS) await startServer(lab, cables, web);
     const candidates = candidatesOf(lab, cables);
     await measure(lab, candidates);
-    const [ours, nftables, haproxy] = candidates.map(({ rates }) => Math.max(...rates)) as [
-      number,
-      number,
-      number,
-    ];
-    const [ourMedian, ...medians] = candidates.map(({ rates }) => median(rates)) as [number, number, number];
+    const [ours, nftables, haproxy, bound] = ratesOf(candidates, rates => Math.max(...rates));
+    const [ourMedian, nftMedian, haproxyMedian, boundMedian] = ratesOf(candidates, median);
     reportRatio('Dirigo over nftables', ours / nftables, 1.3);
     reportRatio('Dirigo over HAProxy', ours / haproxy, 2);
-    const texts = medians.map(each => (ourMedian / each).toFixed(2));
-    process.stdout.write(`  (of the medians: ${texts.join(' and ')})\n`);
+    process.stdout.write(
+      `  (of the medians: ${ratio(ourMedian, nftMedian)} and ${ratio(ourMedian, haproxyMedian)};` +
+        ` without a balancer: ${ratio(bound, nftables)} and ${ratio(bound, haproxy)},` +
+        ` of the medians ${ratio(boundMedian, nftMedian)} and ${ratio(boundMedian, haproxyMedian)})\n`,
+    );
   } finally {
     await lab.remove();
     removePinned(`/sys/fs/bpf/${lab.prefix}`);
   }
+}
+
+type Four = [number, number, number, number];
+
+function ratesOf(candidates: readonly Candidate[], of: (rates: readonly number[]) => number): Four {
+  return candidates.map(({ rates }) => of(rates)) as Four;
+}
+
+function ratio(one: number, other: number): string {
+  return (one / other).toFixed(2);
 }
 
 /**
@@ -123,7 +136,10 @@ function addHosts(lab: NamespaceLab): Cables {
     lab.run(name, 'sysctl', '-qw', 'net.ipv4.ip_forward=1');
   }
   for (const host of ['client', ...SERVERS, ...Object.keys(VIPS)]) {
-    lab.run(host, 'sysctl', '-qw', 'net.ipv4.conf.all.rp_filter=0', 'net.ipv4.tcp_congestion_control=reno');
+    const settings = ['net.ipv4.conf.all.rp_filter=0', 'net.ipv4.tcp_congestion_control=reno'];
+    // HAProxy's connections to the servers must not run out of local ports.
+    settings.push('net.ipv4.ip_local_port_range=1024 65535', 'net.ipv4.tcp_tw_reuse=1');
+    lab.run(host, 'sysctl', '-qw', ...settings);
   }
   const cables = new Cables(lab);
   for (const web of SERVERS) {
@@ -171,20 +187,25 @@ function candidatesOf(lab: NamespaceLab, cables: Cables): Candidate[] {
     [new Nftables(lab, 'nftables', rule), VIPS.nftables],
     [new Haproxy(lab, 'haproxy', `${VIPS.haproxy}:80`, backends), VIPS.haproxy],
   ];
-  return balancers.map(([balancer, vip]) => ({ balancer, vip, rates: [] }));
+  const straight = SERVERS.map(web => cables.address(web, 'client'));
+  return [
+    ...balancers.map(([balancer, vip]) => ({ balancer, targets: [vip], rates: [] })),
+    { balancer: NOBODY, targets: straight, rates: [] },
+  ];
 }
 
 async function measure(lab: NamespaceLab, candidates: readonly Candidate[]): Promise<void> {
   const started: Balancer[] = [];
   try {
-    for (const { balancer, vip } of candidates) {
+    for (const candidate of candidates) {
+      const { balancer, targets } = candidate;
       await balancer.start();
       started.push(balancer);
-      await answers(lab, balancer, vip);
-      requestRate(lab, balancer, vip, 1);
+      for (const target of targets) await answers(lab, balancer, target);
+      requestRate(lab, candidate, 1);
     }
     for (let round = 0; round < ROUNDS; round++) {
-      for (const { balancer, vip, rates } of candidates) rates.push(requestRate(lab, balancer, vip, SECONDS));
+      for (const candidate of candidates) candidate.rates.push(requestRate(lab, candidate, SECONDS));
     }
   } finally {
     for (const balancer of started) await balancer.stop();
@@ -200,20 +221,22 @@ async function measure(lab: NamespaceLab, candidates: readonly Candidate[]): Pro
 }
 
 /** Waits until requests are answered. @throws Error if none is within ten seconds */
-async function answers(lab: NamespaceLab, balancer: Balancer, vip: string): Promise<void> {
+async function answers(lab: NamespaceLab, balancer: Balancer, target: string): Promise<void> {
   for (let attempt = 0; attempt < 50; attempt++) {
-    if (lab.try('client', 'curl', '-s', '--max-time', '1', `http://${vip}/`).status === 0) return;
+    if (lab.try('client', 'curl', '-s', '--max-time', '1', `http://${target}/`).status === 0) return;
     await sleep(200);
   }
   throw new Error(`${balancer.name} does not answer`);
 }
 
-function requestRate(lab: NamespaceLab, balancer: Balancer, vip: string, seconds: number): number {
-  const load = [`-t${THREADS}`, `-c${CONNECTIONS}`, `-d${seconds}`, '-H', 'Connection: close'];
-  const output = lab.run('client', 'wrk', ...load, `http://${vip}/`);
+function requestRate(lab: NamespaceLab, { balancer, targets }: Candidate, seconds: number): number {
+  const share = [`-t${THREADS / targets.length}`, `-c${CONNECTIONS / targets.length}`, `-d${seconds}`];
+  const loads = targets.map(target => `wrk ${share.join(' ')} -H 'Connection: close' http://${target}/ &`);
+  const output = lab.run('client', 'sh', '-c', `${loads.join(' ')} wait`);
   const failures = /Non-2xx.*|Socket errors.*/.exec(output)?.[0];
   if (failures) process.stdout.write(`  ${balancer.name}: ${failures}\n`);
-  return Number(/Requests\/sec:\s+([\d.]+)/.exec(output)?.[1] ?? 0);
+  const rates = [...output.matchAll(/Requests\/sec:\s+([\d.]+)/g)].map(([, rate]) => Number(rate));
+  return rates.reduce((sum, rate) => sum + rate, 0);
 }
 
 function median(values: readonly number[]): number {
