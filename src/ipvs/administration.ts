@@ -78,6 +78,8 @@ export class Administration extends ServiceControls implements VirtualServer {
   readonly #tallies = new Map<Service, Tally>();
   readonly #total = new Tally();
   readonly #sums = new Float64Array(COUNTER_STRIDE);
+  /** A sample of rates that is not whole yet: of these services those from `next` on are missing. */
+  #sample: { services: readonly Service[]; next: number } | undefined;
 
   /**
    * @param tableSize buckets that listings state (`size=`)
@@ -112,15 +114,31 @@ export class Administration extends ServiceControls implements VirtualServer {
     this.#lifecycle.expireWithoutServer(tick);
   }
 
-  /** Takes a sample of all rates; to be called every `ESTIMATION_PERIOD`. */
-  estimate(): void {
-    for (const service of this.table.services()) {
-      for (const { index } of service.destinations) {
-        this.#pool.estimate(index, ESTIMATION_PERIOD);
-      }
+  /**
+   * Begins a sample of all rates, and ends the one before; to be called every `ESTIMATION_PERIOD`.
+   * @param most servers that are looked at in this call, the rest being `estimateOn`'s
+   */
+  estimate(most = Number.POSITIVE_INFINITY): void {
+    this.estimateOn(Number.POSITIVE_INFINITY);
+    this.#sample = { services: this.table.services(), next: 0 };
+    this.estimateOn(most);
+  }
+
+  /** Goes on with a sample that is not whole yet: a hundred thousand servers at once would keep everybody waiting. */
+  estimateOn(most: number): void {
+    const sample = this.#sample;
+    if (!sample) return;
+    const { services } = sample;
+    for (let looked = 0; sample.next < services.length && looked < most; sample.next++) {
+      const service = services[sample.next] as Service;
+      if (this.table.find(service.key) !== service) continue;
+      for (const { index } of service.destinations) this.#pool.estimate(index, ESTIMATION_PERIOD);
       this.#tallyOf(service).estimate(this.#countersOf(service), 0, ESTIMATION_PERIOD);
+      looked += service.destinations.length + 1;
     }
+    if (sample.next < services.length) return;
     this.#total.estimate(this.#totalCounters(), 0, ESTIMATION_PERIOD);
+    this.#sample = undefined;
   }
 
   /** True if the sender of this packet is a real server behind NAT (ip_vs_has_real_service). */
@@ -133,6 +151,8 @@ export class Administration extends ServiceControls implements VirtualServer {
    * @param engine only of services with this persistence engine
    */
   translatedServer(packet: Packet, engine?: string): Destination | undefined {
+    const { family } = packet;
+    if (family === 0 || !this.#pool.isTranslated(packet.bytes, packet.sourceAt, family)) return undefined;
     for (const service of this.table.services()) {
       if (engine !== undefined && service.specification.persistenceEngine !== engine) continue;
       for (const destination of service.destinations) {

@@ -84,6 +84,8 @@ export interface DirectorOptions {
 const DEFAULT_TABLE_SIZE = 4096;
 /** Destinations at most, when no table is given. */
 const DESTINATION_CAPACITY = 1 << 17;
+/** Servers whose rates are sampled in one call of `expire`, and a little more: some milliseconds of work. */
+const ESTIMATES_AT_ONCE = 1 << 14;
 
 export class Director {
   /** Configuration, counters and listings. */
@@ -727,8 +729,11 @@ export class Director {
     this.#locals.sweep(tick);
     this.pool.sweep(now);
     this.#expireFragments(now);
-    if (now < this.#nextEstimate) return;
-    if (this.settings.run_estimation) this.administration.estimate();
+    if (now < this.#nextEstimate) {
+      this.administration.estimateOn(ESTIMATES_AT_ONCE);
+      return;
+    }
+    if (this.settings.run_estimation) this.administration.estimate(ESTIMATES_AT_ONCE);
     // In step with the clock, unless that was left behind.
     const period = ESTIMATION_PERIOD * 1000;
     this.#nextEstimate += period * (1 + Math.floor((now - this.#nextEstimate) / period));
