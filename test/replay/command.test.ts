@@ -85,7 +85,7 @@ test('a capture goes through, as pcap and as pcapng', { skip }, () => {
 test('wrong input is one line and status 2', () => {
   const wrong: [words: string[], message: RegExp][] = [
     [[], /name a scenario/],
-    [[join(folder, 'missing.json')], /missing\.json: ENOENT/],
+    [[join(folder, 'missing.json')], /missing\.json: no such file or directory/],
     [[file('no.json', '{')], /no\.json: no JSON/],
     [[file('step.json', '{"steps":[{"op":"packet","in":"zz"}]}')], /step\.json step 0: "in" must be a frame/],
     [['--setup', 'x'], /go together/],
