@@ -131,7 +131,7 @@ static __always_inline int enter(const struct newcomer *newcomer, struct connect
  * The server of a client that has a template, which counts one connection more from here on; NO_CHOICE if the template
  * does not hold, or ends at this moment.
  */
-static __always_inline __u32 follow_template(const struct packet *packet, const struct service *service, __u32 slot)
+static __always_inline __u32 follow_template(__u32 now, const struct service *service, __u32 slot)
 {
 	struct connection *template = connection_at(slot);
 	struct destination *destination;
@@ -144,14 +144,14 @@ static __always_inline __u32 follow_template(const struct packet *packet, const 
 	if (!destination || !(destination->flags & DESTINATION_AVAILABLE))
 		return NO_CHOICE;
 	/* With expire_nodest_conn, the director replaces a connection to it with the next SYN, should this one go up. */
-	if (packet->control->flags & (CONTROL_EXPIRE_QUIESCENT | CONTROL_EXPIRE_NODEST) && destination->weight == 0)
+	if (get_control()->flags & (CONTROL_EXPIRE_QUIESCENT | CONTROL_EXPIRE_NODEST) && destination->weight == 0)
 		return NO_CHOICE;
 	__sync_fetch_and_add(&template->control, 1);
 	if ((*(volatile __u32 *)&template->tag & TAG_MASK) != TAG_USED) {
 		__sync_fetch_and_add(&template->control, -1);
 		return NO_CHOICE;
 	}
-	template->expires = packet->now + (template->packets ? template->packets : service->persistence);
+	template->expires = now + (template->packets ? template->packets : service->persistence);
 	return index;
 }
 
@@ -166,7 +166,7 @@ static __noinline int send_once(struct xdp_md *ctx, struct packet *packet, const
 	/* Whatever could go wrong once a server is chosen is the director's from the beginning. */
 	if (time_to_live(packet) <= 1 || packet->length > service->least_mtu || packet->tags || !has_checksum(packet))
 		return UP(REASON_NO_CONNECTION);
-	index = select_server(service, packet);
+	index = select_server(service, &packet->key, packet->flags);
 	destination = destination_at(index);
 	connection = bpf_map_lookup_elem(&passing, &zero);
 	if (!destination || !connection)
@@ -186,20 +186,22 @@ static __noinline int send_once(struct xdp_md *ctx, struct packet *packet, const
 }
 
 /* The server of a persistent service's client: its template's; NO_CHOICE if the director has to say. */
-static __noinline __u32 choose_by_template(const struct packet *packet, const struct service *service,
-					   struct newcomer *newcomer)
+static __noinline __u32 choose_by_template(const struct service *service, struct newcomer *newcomer)
 {
-	struct newcomer template = *newcomer;
+	const struct key key = newcomer->key;
 	__u32 slot, index;
 
-	template.flags |= FLAG_TEMPLATE;
-	template.key.ports &= 0xffff0000;
+	/* The newcomer stands for its template meanwhile: there is no room for two on the stack. */
+	newcomer->flags |= FLAG_TEMPLATE;
+	newcomer->key.ports &= 0xffff0000;
 	for (int word = 0; word < 4; word++)
-		template.key.client[word] &= service->mask[word];
-	slot = find_slot(&template);
+		newcomer->key.client[word] &= service->mask[word];
+	slot = find_slot(newcomer);
+	newcomer->flags &= ~FLAG_TEMPLATE;
+	newcomer->key = key;
 	if (slot == NO_SLOT)
 		return NO_CHOICE;
-	index = follow_template(packet, service, slot);
+	index = follow_template(newcomer->now, service, slot);
 	if (index != NO_CHOICE)
 		newcomer->template = slot + 1;
 	return index;
@@ -234,42 +236,49 @@ static __noinline int send_by_known(struct xdp_md *ctx, struct packet *packet)
 	return outcome == BEGIN ? UP(REASON_SYN) : outcome;
 }
 
-/* Chooses the server, takes a slot and enters the connection. An outcome if that is not to be, else 0. */
-static __always_inline int make_connection(struct packet *packet, const struct service *service,
-					   struct newcomer *newcomer)
+/*
+ * Chooses the server, takes a slot and enters the connection; tells the newcomer its slot and its server. An outcome if that
+ * is not to be, else 0.
+ */
+static __always_inline int make_connection(const struct service *service, struct newcomer *newcomer)
 {
-	__u32 known = find_hashed(newcomer->hash, &packet->key, packet->protocol, packet->flags, packet->now,
+	struct destination *destination;
+	struct connection *connection;
+	__u32 known = find_hashed(newcomer->hash, &newcomer->key, newcomer->protocol, newcomer->flags, newcomer->now,
 				  &newcomer->slot) ?
 			      newcomer->slot :
 			      NO_SLOT;
 
 	/* It goes on: it was there, or another CPU was faster. */
-	if (known != NO_SLOT && !end_replaceable(known)) {
-		packet->slot = known;
+	if (known != NO_SLOT && !end_replaceable(known))
 		return GOES_ON;
-	}
 	/* The place of the one that is over is the first that is free. */
 	newcomer->slot = known;
-	newcomer->index = service->persistence ? choose_by_template(packet, service, newcomer) :
-						 select_server(service, packet);
-	packet->destination = destination_at(newcomer->index);
-	if (newcomer->index == NO_CHOICE || !packet->destination) {
+	newcomer->index = service->persistence ? choose_by_template(service, newcomer) :
+						 select_server(service, &newcomer->key, newcomer->flags);
+	destination = destination_at(newcomer->index);
+	if (newcomer->index == NO_CHOICE || !destination) {
 		give_up(newcomer);
 		return UP(REASON_NO_SERVER);
 	}
 	if (known == NO_SLOT)
-		newcomer->slot = take_slot(packet->now);
-	packet->slot = newcomer->slot;
-	packet->connection = connection_at(newcomer->slot);
-	if (!packet->connection || !enter(newcomer, packet->connection, packet->destination)) {
+		newcomer->slot = take_slot(newcomer->now);
+	connection = connection_at(newcomer->slot);
+	if (!connection || !enter(newcomer, connection, destination)) {
 		give_up(newcomer);
 		return UP(REASON_NO_ROOM);
 	}
 	return 0;
 }
 
+/* The same, looked at by itself: the verifier goes through it once, and not for each kind of packet. */
+__noinline int make_connection_apart(const struct service *service, struct newcomer *newcomer)
+{
+	return service && newcomer ? make_connection(service, newcomer) : UP(REASON_NO_CONNECTION);
+}
+
 /* A packet of no connection, or one that begins a new one. */
-static __always_inline int start(struct xdp_md *ctx, struct packet *packet)
+static __always_inline int start(struct xdp_md *ctx, struct packet *packet, int is_apart)
 {
 	const struct control *control = packet->control;
 	__u8 family = packet->flags & FLAG_IPV6 ? 6 : 4;
@@ -308,12 +317,17 @@ static __always_inline int start(struct xdp_md *ctx, struct packet *packet)
 	newcomer.is_sent = time_to_live(packet) > 1 && packet->length <= service->least_mtu && !packet->tags;
 	if (!lock_stripe(newcomer.hash))
 		goto elsewhere;
-	outcome = make_connection(packet, service, &newcomer);
+	outcome = is_apart ? make_connection_apart(service, &newcomer) : make_connection(service, &newcomer);
+	packet->slot = newcomer.slot;
 	if (outcome) {
 		unlock_stripe(newcomer.hash);
 		return outcome == GOES_ON ? send_by_known(ctx, packet) : outcome;
 	}
 	unlock_after_barrier(newcomer.hash);
+	packet->connection = connection_at(newcomer.slot);
+	packet->destination = destination_at(newcomer.index);
+	if (!packet->connection || !packet->destination)
+		return UP(REASON_NO_CONNECTION);
 	return send_first(ctx, packet);
 
 elsewhere:
@@ -326,7 +340,7 @@ elsewhere:
 
 static __noinline int start_apart(struct xdp_md *ctx, struct packet *packet)
 {
-	return start(ctx, packet);
+	return start(ctx, packet, 1);
 }
 
 /* An untagged one is begun without a call. */
@@ -348,7 +362,7 @@ static __always_inline int begin_ipv4(struct xdp_md *ctx, __u32 tags)
 	packet.now = now_ticks(packet.control);
 	if (!read_transport(&packet, ip + 1, end, packet.length - sizeof(*ip)))
 		return XDP_DROP;
-	return tags ? start_apart(ctx, &packet) : start(ctx, &packet);
+	return tags ? start_apart(ctx, &packet) : start(ctx, &packet, 0);
 }
 
 static __noinline int begin_tagged_ipv4(struct xdp_md *ctx)

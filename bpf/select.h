@@ -126,16 +126,16 @@ static __always_inline __u32 maglev_hash(__u32 word)
 }
 
 /* What is in the client's place of the table, if it is eligible; else the director knows what to do. */
-static __always_inline __u32 select_hashed(const struct service *service, const struct packet *packet)
+static __always_inline __u32 select_hashed(const struct service *service, const struct key *key, __u32 flags)
 {
-	const __u32 *address = service->kind == PLAN_DH ? packet->key.virtual : packet->key.client;
+	const __u32 *address = service->kind == PLAN_DH ? key->virtual : key->client;
 	__u32 word = address[0], place;
 
-	if (packet->flags & FLAG_IPV6)
+	if (flags & FLAG_IPV6)
 		word ^= address[1] ^ address[2] ^ address[3];
 	word = bpf_ntohl(word);
 	if (service->flags & SERVICE_HASH_PORT)
-		word += bpf_ntohs((__u16)packet->key.ports);
+		word += bpf_ntohs((__u16)key->ports);
 	place = service->kind == PLAN_MH ? maglev_hash(word) % MAGLEV_PLACES : word * 0x61c88647 >> 24;
 	if (place >= service->length)
 		return NO_CHOICE;
@@ -213,7 +213,7 @@ __noinline __u32 select_greatest(const struct service *service)
 	return greatest;
 }
 
-static __always_inline __u32 select_server(const struct service *service, const struct packet *packet)
+static __always_inline __u32 select_server(const struct service *service, const struct key *key, __u32 flags)
 {
 	switch (service->kind) {
 	case PLAN_SEQUENCE:
@@ -221,7 +221,7 @@ static __always_inline __u32 select_server(const struct service *service, const 
 	case PLAN_SH:
 	case PLAN_DH:
 	case PLAN_MH:
-		return select_hashed(service, packet);
+		return select_hashed(service, key, flags);
 	case PLAN_FO:
 	case PLAN_OVF:
 		return select_greatest(service);
