@@ -15,7 +15,7 @@ import { type Family, formatAddress } from '../src/wire/address.ts';
 import { ipv4HeaderLength, Protocol } from '../src/wire/ipv4.ts';
 import { Packet } from '../src/wire/packet.ts';
 import { findTcpOption, Tcp, TcpFlag, tcpHeaderLength, tcpSum } from '../src/wire/tcp.ts';
-import { fates, impair, pattern, type Side, watch } from './rough-wire.ts';
+import { fates, impair, pattern, transfer } from './rough-wire.ts';
 
 const PREFIX = { 4: '10.0.0.', 6: '2001:db8::' } as const;
 const LENGTH = { 4: 24, 6: 64 } as const;
@@ -141,30 +141,6 @@ function proxyHeader(each: Laboratory, family: Family, mode: ClientAddress, port
     ...bytesOf(3),
     ...[port >>> 8, port & 0xff, 0, 80],
   ]);
-}
-
-/** Sends `up` bytes through the director and `down` bytes back. */
-function transfer(each: Laboratory, up: Uint8Array, down: Uint8Array, first: 'client' | 'server' = 'server') {
-  const client: Side = { received: [], closed: undefined };
-  const server: Side = { received: [], closed: undefined };
-  const remotes: string[] = [];
-  for (const host of each.servers) {
-    host.tcp.listen({ port: 8080 }, connection => {
-      remotes.push(connection.remoteAddress);
-      watch(server, connection);
-      if (first === 'server') connection.write(down);
-      connection.onEnd = () => {
-        if (first === 'client') connection.write(down);
-        connection.end();
-      };
-    });
-  }
-  const connection = each.client.tcp.open({ address: each.vip, port: 80 });
-  watch(client, connection);
-  connection.write(up);
-  connection.end();
-  each.simulation.runUntilIdle();
-  return { client, server, remotes, port: connection.localPort };
 }
 
 const MODES: readonly ClientAddress[] = ['none', 'toa', 'proxy-v1', 'proxy-v2'];

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { SynProxyCount } from '../../src/ipvs/syn-proxy.ts';
 import type { Family } from '../../src/wire/address.ts';
-import { fates, impair, pattern } from '../rough-wire.ts';
+import { fates, impair, pattern, transfer } from '../rough-wire.ts';
 import { SynProxyLan } from './lan.ts';
 
 test('whatever is lost, doubled or overtaken: the bytes arrive as they were sent', () => {
@@ -33,7 +33,7 @@ test('whatever is lost, doubled or overtaken: the bytes arrive as they were sent
         lan.outer.impairment = impair(outer);
         lan.inner.impairment = impair(inner);
         const [request, answer] = [pattern(up, 1), pattern(down, 2)];
-        const { client, server } = lan.transfer(request, answer, first);
+        const { client, server } = transfer(lan, request, answer, first);
         const arrived = Uint8Array.from(server.received);
         assert.deepEqual(arrived, request.subarray(0, arrived.length));
         assert.deepEqual(Uint8Array.from(client.received), answer.subarray(0, client.received.length));

@@ -12,7 +12,6 @@ import { type Family, parseAddress } from '../../src/wire/address.ts';
 import { Protocol } from '../../src/wire/ipv4.ts';
 import { Packet } from '../../src/wire/packet.ts';
 import { tcpSum } from '../../src/wire/tcp.ts';
-import { type Side, watch } from '../rough-wire.ts';
 
 const OUTER = { 4: '10.0.0.', 6: '2001:db8::' } as const;
 const INNER = { 4: '172.16.1.', 6: '2001:db8:1::' } as const;
@@ -144,27 +143,5 @@ export class SynProxyLan {
         this.seen.push({ on, packet });
       });
     }
-  }
-
-  /** Lets servers answer, and the client send `up` and get `down`. */
-  transfer(up: Uint8Array, down: Uint8Array, first: 'client' | 'server') {
-    const client: Side = { received: [], closed: undefined };
-    const server: Side = { received: [], closed: undefined };
-    for (const host of this.servers) {
-      host.tcp.listen({ port: 8080 }, connection => {
-        watch(server, connection);
-        if (first === 'server') connection.write(down);
-        connection.onEnd = () => {
-          if (first === 'client') connection.write(down);
-          connection.end();
-        };
-      });
-    }
-    const connection = this.client.tcp.open({ address: this.vip, port: 80 });
-    watch(client, connection);
-    connection.write(up);
-    connection.end();
-    this.simulation.runUntilIdle();
-    return { client, server, port: connection.localPort };
   }
 }
