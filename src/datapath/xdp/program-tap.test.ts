@@ -1,8 +1,9 @@
 /** What captures see of an XDP program: a real one, and filters as libpcap compiles them. */
 import assert from 'node:assert/strict';
+import { rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { describe, test } from 'node:test';
+import { after, describe, test } from 'node:test';
 import fc from 'fast-check';
 import { compileBpf } from '../../../bpf/build.ts';
 import { sampleFrames } from '../../../test/frames.ts';
@@ -24,6 +25,10 @@ interface Bed {
   tap: ProgramTap;
 }
 
+const OBJECT = join(tmpdir(), `dirigo-tapped-${process.pid}.bpf.o`);
+
+after(() => rmSync(OBJECT, { force: true }));
+
 function withTap(
   options: { filter?: readonly FilterInstruction[]; limit?: number; looks?: number; snapshotLength?: number },
   action: (bed: Bed) => void,
@@ -33,7 +38,7 @@ function withTap(
     join(import.meta.dirname, '../../../bpf', name),
   );
   const tap = new ProgramTap({
-    object: compileBpf(source, [source, ...headers], join(tmpdir(), `dirigo-tapped-${process.pid}.bpf.o`)),
+    object: compileBpf(source, [source, ...headers], OBJECT),
     shared: {},
     leaveOut: [],
     filter: options.filter ?? [],
