@@ -25,7 +25,7 @@ export function addXdpOptions(command: Command): Command {
     .addOption(
       new Option(
         '--capacity <number>',
-        'xdp: most connections at a time; each takes some 145 bytes (default: 262144)',
+        'xdp: most connections at a time; each takes 113 to 128 bytes (default: 262144)',
       ).argParser(numberBetween(64, MAXIMUM_CAPACITY)),
     )
     .addOption(

@@ -80,18 +80,30 @@ export function makeBench(options: Partial<DirectorOptions> = {}): Bench {
   };
 }
 
-/** Adds a service of the VIP with round robin and one server. Returns its key. */
+/** A server by direct routing, but for where it is. */
+export const PLAIN_SERVER: Omit<DestinationSpecification, 'address' | 'port'> = {
+  method: 'gate',
+  weight: 1,
+  upperThreshold: 0,
+  lowerThreshold: 0,
+  tunnelType: 'ipip',
+  tunnelPort: 0,
+  tunnelChecksum: 'nocsum',
+};
+
+/** Adds a service of the VIP, with round robin if nothing else is said, and one server. Returns its key. */
 export function addService(
   { director }: Bench,
   protocol: ProtocolName,
   family: Family,
   port: number,
   server: Partial<DestinationSpecification>,
+  scheduler = 'rr',
 ): ServiceKey {
   const key: ServiceKey = { protocol, address: family === 4 ? '10.0.0.3' : '2001:db8::3', port };
   director.administration.addService({
     key,
-    scheduler: 'rr',
+    scheduler,
     schedulerFlags: 0,
     persistenceTimeout: 0,
     persistenceNetmask: family === 4 ? '255.255.255.255' : '128',
@@ -101,13 +113,7 @@ export function addService(
   director.administration.addDestination(key, {
     address: family === 4 ? '10.0.0.7' : '2001:db8::7',
     port,
-    method: 'gate',
-    weight: 1,
-    upperThreshold: 0,
-    lowerThreshold: 0,
-    tunnelType: 'ipip',
-    tunnelPort: 0,
-    tunnelChecksum: 'nocsum',
+    ...PLAIN_SERVER,
     ...server,
   });
   return key;

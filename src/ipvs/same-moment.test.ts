@@ -8,7 +8,7 @@ import { TcpFlag } from '../wire/tcp.ts';
 import { ConnectionKey } from './connection-key.ts';
 import { ConnectionFlag } from './connections.ts';
 import { Forwarding } from './destinations.ts';
-import { addressOf, makeBench, readdressed } from './director.fixture.ts';
+import { addressOf, addService, makeBench, PLAIN_SERVER, readdressed } from './director.fixture.ts';
 import { Verdict } from './director.ts';
 import { Drop } from './drops.ts';
 
@@ -27,29 +27,8 @@ test('a connection that another CPU enters at the same moment is the one that th
   });
   const { director } = bench;
   const { connections, destinations, administration } = director;
-  const key = { protocol: 'tcp', address: VIP, port: 80 } as const;
-  administration.addService({
-    key,
-    scheduler: 'twos',
-    schedulerFlags: 0,
-    persistenceTimeout: 0,
-    persistenceNetmask: '255.255.255.255',
-    persistenceEngine: '',
-    onePacket: false,
-  });
-  for (const address of ['10.0.0.7', '10.0.0.8']) {
-    administration.addDestination(key, {
-      address,
-      port: 80,
-      method: 'gate',
-      weight: 1,
-      upperThreshold: 0,
-      lowerThreshold: 0,
-      tunnelType: 'ipip',
-      tunnelPort: 0,
-      tunnelChecksum: 'nocsum',
-    });
-  }
+  const key = addService(bench, 'tcp', 4, 80, {}, 'twos');
+  administration.addDestination(key, { ...PLAIN_SERVER, address: '10.0.0.8', port: 80 });
   const other = director.pool.owners.findIndex(owner => owner?.specification.address === '10.0.0.7');
   const frame = (port: number): Uint8Array => {
     const fields = { sourcePort: port, destinationPort: 80, flags: TcpFlag.syn };
